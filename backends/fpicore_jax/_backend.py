@@ -1,0 +1,92 @@
+"""JAX as fpicore's entry sees it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+import fpicore
+from fpicore import (
+    AbstractAdjoint,
+    InputError,
+    Iteration,
+    Leaves,
+    Outcome,
+    Problem,
+    Results,
+    Stats,
+)
+
+from ._autodiff import attach, close
+from ._ops import JaxOps
+
+
+class JaxBackend:
+    """Arrays and every pytree that JAX knows."""
+
+    name = "jax"
+
+    def flatten(self, tree: Any) -> tuple[Leaves, Callable[[Leaves], Any]]:
+        """Leaves and rebuild; NumPy arrays are taken as JAX arrays."""
+        leaves, structure = jax.tree.flatten(tree)
+        for leaf in leaves:
+            if not isinstance(leaf, (Array, np.ndarray, np.generic)):
+                raise InputError(
+                    "expected a JAX or NumPy array, or a pytree of them; received a leaf of type "
+                    f"{type(leaf).__module__}.{type(leaf).__qualname__}"
+                )
+        return tuple(jnp.asarray(leaf) for leaf in leaves), partial(jax.tree.unflatten, structure)
+
+    def flatten_like(self, tree: Any, like: Any) -> Leaves:
+        """Leaves of a tree with the structure of ``like``."""
+        leaves, structure = jax.tree.flatten(tree)
+        expected = jax.tree.structure(like)
+        if structure != expected:
+            raise InputError(f"expected f(z) of structure {expected} as z, received {structure}")
+        for leaf in leaves:
+            if not hasattr(leaf, "shape"):
+                raise InputError(f"expected f(z) to hold arrays, received {leaf!r}")
+        return tuple(leaves)
+
+    def dtype_name(self, leaf: Array) -> str:
+        """NumPy's name."""
+        return jnp.dtype(leaf.dtype).name
+
+    def admit(self, new: Array, old: Array) -> Array | None:
+        """The array if alike, with its type made as strong as that of z."""
+        alike = new.shape == old.shape and new.dtype == old.dtype
+        return lax.convert_element_type(new, old.dtype) if alike else None
+
+    def ops(self, leaves: Leaves, batch_ndim: int, staged: bool = True) -> JaxOps:
+        """Numbers as wide as the widest leaf, at least float32."""
+        wide = [jnp.promote_types(jnp.finfo(leaf.dtype).dtype, jnp.float32) for leaf in leaves]
+        eps = fpicore.accumulation_eps(tuple(self.dtype_name(leaf) for leaf in leaves))
+        return JaxOps(batch_ndim, eps, jnp.result_type(*wide), staged)
+
+    def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint) -> Outcome:
+        """Solve apart from any derivative, then attach it."""
+        f, constants = close(problem.map, problem.leaves)
+        start = lax.stop_gradient(problem.leaves)
+        frozen = lax.stop_gradient(constants)
+        staged = any(isinstance(x, jax.core.Tracer) for x in (*start, *frozen))
+        ops = self.ops(start, problem.batch_ndim, staged)
+        z, results, stats = iteration.run(ops, partial(f, frozen), start, problem.atol)
+        z = lax.stop_gradient(z)
+        ops = self.ops(start, problem.batch_ndim)
+        z = attach(f, z, constants, iteration, adjoint, ops)
+        aux = problem.evaluate(z)[1] if problem.has_aux else None
+        return z, results, stats, aux, None
+
+    def solve_adjoint(
+        self, vjp: Any, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: JaxOps
+    ) -> tuple[Leaves, Results, Stats]:
+        """The adjoint solve itself."""
+        return adjoint.pull_back(ops, vjp, v, forward)
+
+    def is_concrete(self, results: Results) -> bool:
+        """Outside of a trace."""
+        return not isinstance(results.codes, jax.core.Tracer)

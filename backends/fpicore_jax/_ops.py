@@ -1,0 +1,153 @@
+"""Ops on JAX arrays. A history is one array of shape (slots,) + leaf shape."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from fpicore import Process
+
+
+class JaxNumbers:
+    """jax.numpy under the names that the core uses."""
+
+    where = staticmethod(jnp.where)
+    any = staticmethod(jnp.any)
+    all = staticmethod(jnp.all)
+    logical_not = staticmethod(jnp.logical_not)
+    isfinite = staticmethod(jnp.isfinite)
+    sqrt = staticmethod(jnp.sqrt)
+    abs = staticmethod(jnp.abs)
+    maximum = staticmethod(jnp.maximum)
+    minimum = staticmethod(jnp.minimum)
+    arange = staticmethod(jnp.arange)
+    eye = staticmethod(jnp.eye)
+    sum = staticmethod(partial(jnp.sum, axis=-1))
+    max = staticmethod(partial(jnp.max, axis=-1))
+    diagonal = staticmethod(partial(jnp.diagonal, axis1=-2, axis2=-1))
+    matvec = staticmethod(jnp.matvec)
+
+    @staticmethod
+    def shift_left(x: Array) -> Array:
+        """One place along the last axis."""
+        return jnp.concatenate([x[..., 1:], jnp.zeros_like(x[..., :1])], axis=-1)
+
+    @staticmethod
+    def shift_right(x: Array) -> Array:
+        """One place along the last axis."""
+        return jnp.concatenate([jnp.zeros_like(x[..., :1]), x[..., :-1]], axis=-1)
+
+
+@dataclass(frozen=True)
+class JaxOps:
+    """Leaves and numbers are JAX arrays; hashable, so that compiled steps can be cached on it."""
+
+    batch_ndim: int
+    eps: float
+    dtype: Any
+    """Of the numbers."""
+    staged: bool
+    """Whether the loop must be staged because something in it is a tracer."""
+    traced: ClassVar[bool] = True
+    xp: ClassVar[Any] = JaxNumbers
+
+    def dot(self, a: Array, b: Array) -> Array:
+        """Per system Re Σ conj(a)·b."""
+        return self._real(jnp.sum(jnp.conj(self._wide(a)) * self._wide(b), axis=self._inner(a)))
+
+    def peak(self, a: Array) -> Array:
+        """Per system max |a|."""
+        return jnp.max(jnp.abs(a), axis=self._inner(a)).astype(self.dtype)
+
+    def scale(self, s: Array, a: Array) -> Array:
+        """s·a."""
+        return (self._spread(s, a) * a).astype(a.dtype)
+
+    def select(self, mask: Array, a: Array, b: Array) -> Array:
+        """a or b by system."""
+        return jnp.where(self._spread(mask, a), a, b)
+
+    def history(self, leaf: Array, length: int) -> Array:
+        """Zeros, in float32 if the leaf is narrower."""
+        return jnp.zeros((length, *leaf.shape), self._wide(leaf).dtype)
+
+    def store(self, history: Array, slot: Array, leaf: Array) -> Array:
+        """Overwrite a slot."""
+        return lax.dynamic_update_index_in_dim(
+            history, leaf.astype(history.dtype), slot.astype(jnp.int32), 0
+        )
+
+    def project(self, history: Array, leaf: Array) -> Array:
+        """Products of every slot with leaf."""
+        axes = tuple(range(1 + self.batch_ndim, history.ndim))
+        products = jnp.sum(jnp.conj(history) * leaf.astype(history.dtype), axis=axes)
+        return jnp.moveaxis(self._real(products), 0, -1)
+
+    def combine(self, weights: Array, history: Array, like: Array) -> Array:
+        """Weighted sum of the slots."""
+        coefficients = jnp.moveaxis(weights, -1, 0).astype(history.real.dtype)
+        spread = coefficients.reshape(*coefficients.shape, *(1,) * (like.ndim - self.batch_ndim))
+        return jnp.sum(spread * history, axis=0).astype(like.dtype)
+
+    def numbers(self, leaf: Array, fill: float, shape: tuple[int, ...] = ()) -> Array:
+        """A filled array."""
+        return jnp.full((*leaf.shape[: self.batch_ndim], *shape), fill, self.dtype)
+
+    def scalar(self, value: float) -> Array:
+        """One number."""
+        return jnp.asarray(value, self.dtype)
+
+    def solve(self, matrix: Array, right: Array) -> Array:
+        """LU with partial pivoting."""
+        return jnp.linalg.solve(matrix, right[..., None])[..., 0]
+
+    def cond(self, predicate: Array, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+        """lax.cond."""
+        return lax.cond(predicate, true, false)
+
+    def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
+        """lax.while_loop under a trace; else Python's while around a compiled update.
+
+        An un-jitted call would compile a staged loop anew each time, because f is new to it; the
+        update without f is compiled once for each solver and state shape.
+        """
+        if self.staged:
+            return lax.while_loop(
+                partial(process.active, self),
+                lambda c: process.update(self, c, f(c.z)),
+                carry,
+            )
+        while _active(self, process, carry):
+            carry = _update(self, process, carry, f(carry.z))
+        return carry
+
+    def report(self, number: Array, integer: bool = False) -> Array:
+        """As it is, or as int32."""
+        return number.astype(jnp.int32) if integer else number
+
+    def _inner(self, a: Array) -> tuple[int, ...]:
+        return tuple(range(self.batch_ndim, a.ndim))
+
+    def _wide(self, a: Array) -> Array:
+        return a.astype(jnp.promote_types(a.dtype, jnp.float32))
+
+    def _real(self, x: Array) -> Array:
+        return x.real.astype(self.dtype)
+
+    def _spread(self, s: Array, a: Array) -> Array:
+        column = s.reshape(*s.shape, *(1,) * (a.ndim - self.batch_ndim))
+        return column if column.dtype == bool else column.astype(a.real.dtype)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _active(ops: JaxOps, process: Process, carry: Any) -> Array:
+    return process.active(ops, carry)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _update(ops: JaxOps, process: Process, carry: Any, f: Any) -> Any:
+    return process.update(ops, carry, f)

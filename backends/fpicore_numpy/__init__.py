@@ -1,0 +1,12 @@
+"""fpicore on NumPy: solves, and adjoint solves for a vector-Jacobian product of the caller's.
+
+NumPy differentiates nothing: the value of ``fixed_point`` is an array, and its gradient is formed
+from ``adjoint_solve`` and the caller's own derivative of f.
+"""
+
+from fpicore import *  # noqa: F403
+from fpicore import Anderson, bind
+
+from ._backend import NumPyBackend
+
+fixed_point, adjoint_solve = bind(NumPyBackend(), Anderson())

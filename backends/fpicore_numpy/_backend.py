@@ -1,0 +1,61 @@
+"""NumPy as fpicore's entry sees it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import fpicore
+from fpicore import AbstractAdjoint, Iteration, Leaves, Outcome, Problem, Results, Stats
+
+from ._ops import NumPyOps
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, (np.ndarray, np.generic))
+
+
+class NumPyBackend:
+    """Plain arrays, no derivatives."""
+
+    name = "numpy"
+
+    def flatten(self, tree: Any) -> tuple[Leaves, Callable[[Leaves], Any]]:
+        """Leaves and rebuild."""
+        leaves, rebuild = fpicore.flatten(tree, _is_array)
+        return tuple(np.asarray(leaf) for leaf in leaves), rebuild
+
+    def flatten_like(self, tree: Any, like: Any) -> Leaves:
+        """Leaves in the order of ``like``."""
+        return fpicore.flatten_like(tree, like, _is_array)
+
+    def dtype_name(self, leaf: Any) -> str:
+        """NumPy's name."""
+        return leaf.dtype.name
+
+    def admit(self, new: Any, old: Any) -> Any:
+        """The array itself if alike; NumPy scalars become arrays."""
+        return np.asarray(new) if new.shape == old.shape and new.dtype == old.dtype else None
+
+    def ops(self, leaves: Leaves, batch_ndim: int) -> NumPyOps:
+        """Ops on the host."""
+        names = tuple(self.dtype_name(leaf) for leaf in leaves)
+        return NumPyOps(batch_ndim, fpicore.accumulation_eps(names))
+
+    def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint) -> Outcome:
+        """Solve; one more evaluation if aux is wanted."""
+        ops = self.ops(problem.leaves, problem.batch_ndim)
+        z, results, stats = iteration.run(ops, problem.map, problem.leaves, problem.atol)
+        z = tuple(leaf.copy() for leaf in z)  # the caller may write to the result, not to z0
+        aux = problem.evaluate(z)[1] if problem.has_aux else None
+        return z, results, stats, aux, None
+
+    def solve_adjoint(
+        self, vjp: Any, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: NumPyOps
+    ) -> tuple[Leaves, Results, Stats]:
+        """The adjoint solve itself."""
+        return adjoint.pull_back(ops, vjp, v, forward)
+
+    def is_concrete(self, results: Results) -> bool:
+        """Always."""
+        return True

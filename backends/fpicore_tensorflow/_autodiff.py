@@ -1,0 +1,98 @@
+"""The gradient of a fixed point as a tf.custom_gradient.
+
+The scheme is that of fpicore_torch: z* is found without a gradient, f is recorded once at z*, and
+a node puts the adjoint solve between the cotangent of z* and that of f(z*). One level is exact to
+first order; out_k = out_{k−1} + N(f(out_{k−1}) − out_{k−1}) is exact to order k, where N has the
+constant pull-back v ↦ g. A derivative beyond the levels raises `DerivativeError`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from fpicore import DerivativeError, Leaves
+
+Solve = Callable[[Leaves, bool], Leaves]
+"""The adjoint solve: of v with Jᵀ or, if the flag is set, with J."""
+
+
+class Linearization:
+    """f at z*, recorded once; every product of the adjoint solve walks the same tape."""
+
+    def __init__(self, f: Callable[[Leaves], Leaves], inputs: Leaves) -> None:
+        """Record f at the inputs."""
+        self.inputs = inputs
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._tape:
+            self._tape.watch(inputs)
+            self.outputs = f(inputs)
+
+    def vjp(self, g: Leaves) -> Leaves:
+        """Jᵀg."""
+        return _gradient(self._tape, self.outputs, self.inputs, g)
+
+    def jvp(self, u: Leaves) -> Leaves:
+        """Ju, as the derivative of g ↦ Jᵀg along u."""
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            g = tuple(tf.zeros_like(leaf) for leaf in u)
+            outer.watch(g)
+            pulled = self.vjp(g)
+        return _gradient(outer, pulled, g, u)
+
+
+def _gradient(tape: tf.GradientTape, outputs: Leaves, inputs: Leaves, v: Leaves) -> Leaves:
+    return tuple(
+        tape.gradient(
+            outputs, list(inputs), list(v), unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+    )
+
+
+def node(solve: Solve, order: int, value: Leaves, outputs: Leaves, inputs: Leaves) -> Leaves:
+    """``value``, as a function of f(z) (outputs) and z (inputs): v ↦ (g, v − g)."""
+
+    @tf.custom_gradient
+    def identity(*leaves: Any) -> Any:
+        def pull_back(*v: Any) -> Any:
+            g = guard(order - 1, order, linear_solve(solve, v, False), leaves)
+            return (*g, *[a - b for a, b in zip(v, g, strict=True)])
+
+        return tuple(tf.stop_gradient(leaf) for leaf in value), pull_back
+
+    return identity(*outputs, *inputs)
+
+
+def linear_solve(solve: Solve, v: Leaves, transposed: bool) -> Leaves:
+    """Mᵀv, or Mv, with M = (I − J)⁻¹ held constant: differentiable to every order."""
+
+    @tf.custom_gradient
+    def apply(*v: Any) -> Any:
+        found = tuple(tf.stop_gradient(leaf) for leaf in solve(v, transposed))
+        return found, lambda *w: linear_solve(solve, w, not transposed)
+
+    return apply(*v)
+
+
+def guard(depth: int, order: int, tensors: Leaves, anchors: Leaves) -> Leaves:
+    """The tensors, which can be differentiated ``depth`` times and then refuse.
+
+    The anchors tie them to all that f depends on; otherwise a tape would pass by the guard where
+    the missing term is the only dependence.
+    """
+    size = len(tensors)
+
+    @tf.custom_gradient
+    def identity(*leaves: Any) -> Any:
+        def pull_back(*w: Any) -> Any:
+            if depth == 0:
+                raise DerivativeError(
+                    f"expected at most {order} derivative(s) of this fixed point, received a "
+                    f"request for more, which Implicit(order={order}) would answer wrongly; pass "
+                    f"adjoint=Implicit(order={order + 1}) to fixed_point"
+                )
+            passed = guard(depth - 1, order, w, leaves[size:])
+            return (*passed, *[tf.zeros_like(leaf) for leaf in leaves[size:]])
+
+        return tuple(tf.stop_gradient(leaf) for leaf in leaves[:size]), pull_back
+
+    return identity(*tensors, *anchors)

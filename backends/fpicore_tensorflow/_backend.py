@@ -1,0 +1,126 @@
+"""TensorFlow as fpicore's entry sees it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import fpicore
+from fpicore import (
+    AbstractAdjoint,
+    Backward,
+    InputError,
+    Iteration,
+    Leaves,
+    Outcome,
+    Problem,
+    Results,
+    Stats,
+)
+
+from ._autodiff import Linearization, node
+from ._ops import TensorFlowEagerOps, TensorFlowGraphOps
+
+
+class TensorFlowBackend:
+    """Tensors and variables in every structure that tf.nest knows."""
+
+    name = "tensorflow"
+
+    def flatten(self, tree: Any) -> tuple[Leaves, Callable[[Leaves], Any]]:
+        """Leaves and rebuild; variables and NumPy arrays are taken as tensors."""
+        leaves = tf.nest.flatten(tree)
+        for leaf in leaves:
+            if not isinstance(leaf, (tf.Tensor, tf.Variable, np.ndarray, np.generic)):
+                raise InputError(
+                    "expected a TensorFlow tensor or NumPy array, or a structure of them; "
+                    f"received a leaf of type {type(leaf).__module__}.{type(leaf).__qualname__}"
+                )
+        tensors = tuple(tf.convert_to_tensor(leaf) for leaf in leaves)
+        return tensors, lambda new: tf.nest.pack_sequence_as(tree, list(new))
+
+    def flatten_like(self, tree: Any, like: Any) -> Leaves:
+        """Leaves of a tree with the structure of ``like``."""
+        try:
+            tf.nest.assert_same_structure(like, tree)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"expected f(z) of the structure of z: {error}") from None
+        return tuple(tf.nest.flatten(tree))
+
+    def dtype_name(self, leaf: Any) -> str:
+        """NumPy's name."""
+        return leaf.dtype.name
+
+    def admit(self, new: Any, old: Any) -> Any:
+        """The tensor if alike, with the static shape that is known of z."""
+        if not tf.is_tensor(new) or new.dtype != old.dtype:
+            return None
+        if not new.shape.is_compatible_with(old.shape) or len(new.shape) != len(old.shape):
+            return None
+        return new if new.shape == old.shape else tf.ensure_shape(new, old.shape)
+
+    def ops(self, leaves: Leaves, batch_ndim: int) -> Any:
+        """Numbers on the host in eager mode, in the graph otherwise."""
+        names = tuple(self.dtype_name(leaf) for leaf in leaves)
+        eps = fpicore.accumulation_eps(names)
+        if tf.executing_eagerly():
+            return TensorFlowEagerOps(batch_ndim, eps)
+        wide = any(name in ("float64", "complex128") for name in names)
+        return TensorFlowGraphOps(batch_ndim, eps, tf.float64 if wide else tf.float32)
+
+    def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint) -> Outcome:
+        """Solve apart from any gradient; then attach it level by level."""
+        ops = self.ops(problem.leaves, problem.batch_ndim)
+        start = tuple(tf.stop_gradient(leaf) for leaf in problem.leaves)
+        z, results, stats = iteration.run(ops, problem.map, start, problem.atol)
+        record = Backward() if tf.executing_eagerly() else None
+        value = tuple(tf.stop_gradient(leaf) for leaf in z)
+        line = Linearization(problem.map, value)
+        solve = partial(_pull_back, self, line, iteration, adjoint, problem.batch_ndim, record)
+        out = node(solve, adjoint.order, value, line.outputs, value)
+        for _ in range(1, adjoint.order):
+            out = node(solve, adjoint.order, value, problem.map(out), out)
+        aux = problem.evaluate(out)[1] if problem.has_aux else None
+        return out, results, stats, aux, record
+
+    def solve_adjoint(
+        self, vjp: Any, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: Any
+    ) -> tuple[Leaves, Results, Stats]:
+        """The adjoint solve itself."""
+        return adjoint.pull_back(ops, vjp, v, forward)
+
+    def is_concrete(self, results: Results) -> bool:
+        """In eager mode."""
+        return tf.executing_eagerly()
+
+
+def _pull_back(
+    backend: TensorFlowBackend,
+    line: Linearization,
+    iteration: Iteration,
+    adjoint: AbstractAdjoint,
+    batch_ndim: int,
+    record: Backward | None,
+    v: Leaves,
+    transposed: bool,
+) -> Leaves:
+    """The adjoint solve, and what becomes of its outcome."""
+    ops = backend.ops(v, batch_ndim)
+    product = line.jvp if transposed else line.vjp
+    g, results, stats = adjoint.pull_back(ops, product, v, iteration)
+    if tf.executing_eagerly():
+        if record is not None:
+            record.note(results, stats)
+        adjoint.conclude(results, stats)
+    elif adjoint.callback is not None:
+        tf.py_function(_tell(adjoint), [results.codes, *stats], [])
+    return g
+
+
+def _tell(adjoint: AbstractAdjoint) -> Callable[..., None]:
+    def tell(codes: Any, *stats: Any) -> None:
+        adjoint.conclude(Results(codes), Stats(*stats))
+
+    return tell

@@ -1,0 +1,208 @@
+"""Ops on TensorFlow tensors. A history is a tuple of slots.
+
+Measured, microseconds an update of five slots of 32×128, eager / graph / XLA: a tuple of slots
+88 / 7 / 3, a scatter into one tensor 254 / 10 / 1, a TensorArray 123 / 6 / 1.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from fpicore import HostNumbers, Process
+
+Tensor = Any
+History = tuple[Tensor, ...]
+
+
+class TensorFlowNumbers:
+    """TensorFlow under the names that the core uses, in one dtype."""
+
+    any = staticmethod(tf.reduce_any)
+    all = staticmethod(tf.reduce_all)
+    logical_not = staticmethod(tf.logical_not)
+    isfinite = staticmethod(tf.math.is_finite)
+    sqrt = staticmethod(tf.sqrt)
+    abs = staticmethod(tf.abs)
+    maximum = staticmethod(tf.maximum)
+    minimum = staticmethod(tf.minimum)
+    diagonal = staticmethod(tf.linalg.diag_part)
+    matvec = staticmethod(tf.linalg.matvec)
+
+    def __init__(self, dtype: Any) -> None:
+        """Constants are made in ``dtype``; TensorFlow promotes nothing."""
+        self._dtype = dtype
+
+    def where(self, mask: Tensor, a: Any, b: Any) -> Tensor:
+        """tf.where that takes Python numbers."""
+        if not tf.is_tensor(a):
+            a = tf.constant(a, self._dtype)
+        if not tf.is_tensor(b):
+            b = tf.constant(b, self._dtype)
+        return tf.where(mask, a, b)
+
+    def arange(self, length: int) -> Tensor:
+        """0 … length − 1."""
+        return tf.range(length, dtype=self._dtype)
+
+    def eye(self, length: int) -> Tensor:
+        """Identity."""
+        return tf.eye(length, dtype=self._dtype)
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Over the last axis."""
+        return tf.reduce_sum(x, axis=-1)
+
+    def max(self, x: Tensor) -> Tensor:
+        """Over the last axis."""
+        return tf.reduce_max(x, axis=-1)
+
+    def shift_left(self, x: Tensor) -> Tensor:
+        """One place along the last axis."""
+        return tf.concat([x[..., 1:], tf.zeros_like(x[..., :1])], axis=-1)
+
+    def shift_right(self, x: Tensor) -> Tensor:
+        """One place along the last axis."""
+        return tf.concat([tf.zeros_like(x[..., :1]), x[..., :-1]], axis=-1)
+
+
+class _Leaves:
+    """Operations on leaves, the same in eager and in graph mode up to where numbers live."""
+
+    batch_ndim: int
+    dtype: Any
+
+    def dot(self, a: Tensor, b: Tensor) -> Any:
+        """Per system Re Σ conj(a)·b."""
+        return self._number(_products(_wide(a), _wide(b), self.batch_ndim))
+
+    def peak(self, a: Tensor) -> Any:
+        """Per system max |a|."""
+        return self._number(tf.reduce_max(tf.abs(a), axis=_inner(a, self.batch_ndim)))
+
+    def scale(self, s: Any, a: Tensor) -> Tensor:
+        """s·a."""
+        return self._spread(s, a, a.dtype) * a
+
+    def history(self, leaf: Tensor, length: int) -> History:
+        """Zeros, in float32 if the leaf is narrower."""
+        return (tf.zeros_like(_wide(leaf)),) * length
+
+    def project(self, history: History, leaf: Tensor) -> Any:
+        """Products of every slot with leaf."""
+        wide = _wide(leaf)
+        rows = [_products(slot, wide, self.batch_ndim) for slot in history]
+        return self._number(tf.stack(rows, axis=-1))
+
+    def combine(self, weights: Any, history: History, like: Tensor) -> Tensor:
+        """Weighted sum of the slots."""
+        kind = history[0].dtype
+        spread = [self._spread(weights[..., i], like, kind) for i in range(len(history))]
+        return tf.cast(tf.add_n([w * h for w, h in zip(spread, history, strict=True)]), like.dtype)
+
+    def _number(self, x: Tensor) -> Any:
+        raise NotImplementedError
+
+    def _spread(self, s: Any, a: Tensor, dtype: Any) -> Tensor:
+        # A Python float must not pass through float32 on its way to float64.
+        column = tf.cast(s, dtype) if tf.is_tensor(s) else tf.convert_to_tensor(s, dtype)
+        for _ in range(len(a.shape) - self.batch_ndim):
+            column = column[..., None]
+        return column
+
+
+class TensorFlowEagerOps(_Leaves, HostNumbers):
+    """Eager: numbers on the host."""
+
+    def select(self, mask: Any, a: Tensor, b: Tensor) -> Tensor:
+        """a or b by system."""
+        if not self.batch_ndim:
+            return a if mask else b
+        return a if mask.all() else tf.where(self._spread(mask, a, tf.bool), a, b)
+
+    def store(self, history: History, slot: Any, leaf: Tensor) -> History:
+        """Replace a slot."""
+        index = int(slot)
+        return (*history[:index], _wide(leaf), *history[index + 1 :])
+
+    def report(self, number: Any, integer: bool = False) -> Any:
+        """Tensors."""
+        return tf.convert_to_tensor(super().report(number, integer))
+
+    def _number(self, x: Tensor) -> Any:
+        found = x.numpy()
+        return found.astype("float64") if found.ndim else float(found)
+
+
+class TensorFlowGraphOps(_Leaves):
+    """In a tf.function: numbers are tensors, control flow is staged."""
+
+    traced = True
+
+    def __init__(self, batch_ndim: int, eps: float, dtype: Any) -> None:
+        """``dtype`` is that of the numbers."""
+        self.batch_ndim, self.eps, self.dtype = batch_ndim, eps, dtype
+        self.xp = TensorFlowNumbers(dtype)
+
+    def select(self, mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """a or b by system."""
+        return tf.where(self._spread(mask, a, tf.bool), a, b)
+
+    def store(self, history: History, slot: Tensor, leaf: Tensor) -> History:
+        """Replace a slot."""
+        wide = _wide(leaf)
+        return tuple(tf.where(slot == i, wide, old) for i, old in enumerate(history))
+
+    def numbers(self, leaf: Tensor, fill: float, shape: tuple[int, ...] = ()) -> Tensor:
+        """A filled tensor, also for a batch size that is not known yet."""
+        batch = tf.shape(leaf)[: self.batch_ndim]
+        filled = tf.fill(tf.concat([batch, shape], 0), tf.constant(fill, self.dtype))
+        return tf.ensure_shape(filled, leaf.shape[: self.batch_ndim].concatenate(shape))
+
+    def scalar(self, value: float) -> Tensor:
+        """One number."""
+        return tf.constant(value, self.dtype)
+
+    def solve(self, matrix: Tensor, right: Tensor) -> Tensor:
+        """LU, after replacing matrices that tf.linalg.solve would raise on by the identity."""
+        finite = tf.reduce_all(tf.math.is_finite(matrix), axis=(-2, -1))
+        eye = tf.eye(matrix.shape[-1], dtype=self.dtype)
+        safe = tf.where(finite[..., None, None], matrix, eye)
+        x = tf.linalg.solve(safe, right[..., None])[..., 0]
+        return tf.where(finite[..., None], x, tf.constant(float("nan"), self.dtype))
+
+    def cond(self, predicate: Tensor, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+        """tf.cond."""
+        return tf.cond(predicate, true, false)
+
+    def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
+        """tf.while_loop; XLA needs its bound."""
+        (carry,) = tf.while_loop(
+            lambda c: process.active(self, c),
+            lambda c: (process.update(self, c, f(c.z)),),
+            (carry,),
+            parallel_iterations=1,
+            maximum_iterations=process.limit,
+        )
+        return carry
+
+    def report(self, number: Tensor, integer: bool = False) -> Tensor:
+        """As it is, or as int32."""
+        return tf.cast(number, tf.int32) if integer else number
+
+    def _number(self, x: Tensor) -> Tensor:
+        return tf.cast(x, self.dtype)
+
+
+def _wide(a: Tensor) -> Tensor:
+    return tf.cast(a, tf.float32) if a.dtype in (tf.float16, tf.bfloat16) else a
+
+
+def _inner(a: Tensor, batch_ndim: int) -> list[int]:
+    return list(range(batch_ndim, len(a.shape)))
+
+
+def _products(a: Tensor, b: Tensor, batch_ndim: int) -> Tensor:
+    if a.dtype.is_complex:
+        return tf.reduce_sum(tf.math.real(tf.math.conj(a) * b), axis=_inner(a, batch_ndim))
+    return tf.reduce_sum(a * b, axis=_inner(a, batch_ndim))

@@ -1,0 +1,129 @@
+"""PyTorch as fpicore's entry sees it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+import fpicore
+from fpicore import (
+    AbstractAdjoint,
+    Backward,
+    DerivativeError,
+    Iteration,
+    Leaves,
+    Outcome,
+    Problem,
+    Results,
+    Stats,
+)
+
+from ._autodiff import Linearization, Node
+from ._device import TorchDeviceOps
+from ._ops import TorchOps
+
+
+def _is_tensor(x: Any) -> bool:
+    return isinstance(x, Tensor)
+
+
+class TorchBackend:
+    """Tensors of every device; reverse mode through an autograd node."""
+
+    name = "torch"
+
+    def flatten(self, tree: Any) -> tuple[Leaves, Callable[[Leaves], Any]]:
+        """Leaves and rebuild."""
+        return fpicore.flatten(tree, _is_tensor)
+
+    def flatten_like(self, tree: Any, like: Any) -> Leaves:
+        """Leaves in the order of ``like``."""
+        return fpicore.flatten_like(tree, like, _is_tensor)
+
+    def dtype_name(self, leaf: Tensor) -> str:
+        """The name without torch's prefix."""
+        return str(leaf.dtype).removeprefix("torch.")
+
+    def admit(self, new: Tensor, old: Tensor) -> Tensor | None:
+        """The tensor if alike; under autocast, which narrows results on purpose, a cast of it."""
+        if new.shape != old.shape or new.device != old.device:
+            return None
+        if new.dtype == old.dtype:
+            return new
+        return new.to(old.dtype) if torch.is_autocast_enabled(old.device.type) else None
+
+    def ops(self, leaves: Leaves, batch_ndim: int) -> TorchOps:
+        """Numbers on the host for the CPU, on the device otherwise."""
+        eps = fpicore.accumulation_eps(tuple(self.dtype_name(leaf) for leaf in leaves))
+        device = leaves[0].device
+        if device.type == "cpu":
+            return TorchOps(batch_ndim, eps)
+        return TorchDeviceOps(batch_ndim, eps, device)
+
+    @torch.compiler.disable
+    def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint) -> Outcome:
+        """Solve without recording; then attach the gradient level by level."""
+        _refuse_transforms()
+        ops = self.ops(problem.leaves, problem.batch_ndim)
+        with torch.no_grad():
+            start = tuple(leaf.detach() for leaf in problem.leaves)
+            z, results, stats = iteration.run(ops, problem.map, start, problem.atol)
+            z = tuple(a.clone() if a is b else a for a, b in zip(z, start, strict=True))
+        backward = None
+        if torch.is_grad_enabled():
+            backward = Backward()
+            z = _attach(problem, iteration, adjoint, ops, z, backward)
+        aux = problem.evaluate(z)[1] if problem.has_aux else None
+        return z, results, stats, aux, backward
+
+    @torch.no_grad()
+    def solve_adjoint(
+        self, vjp: Any, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: TorchOps
+    ) -> tuple[Leaves, Results, Stats]:
+        """The adjoint solve itself."""
+        return adjoint.pull_back(ops, vjp, v, forward)
+
+    def is_concrete(self, results: Results) -> bool:
+        """Always: torch.compile breaks its graph around a solve."""
+        return True
+
+
+def _attach(
+    problem: Problem,
+    iteration: Iteration,
+    adjoint: AbstractAdjoint,
+    ops: TorchOps,
+    value: Leaves,
+    record: Backward,
+) -> Leaves:
+    """value, with the pull-back of the fixed point exact to ``adjoint.order``."""
+    inputs = tuple(leaf.detach().requires_grad_() for leaf in value)
+    outputs = problem.map(inputs)
+    line = Linearization(outputs, inputs)
+
+    def solve(v: Leaves, transposed: bool) -> Leaves:
+        product = line.jvp if transposed else line.vjp
+        g, results, stats = adjoint.pull_back(ops, product, v, iteration)
+        record.note(results, stats)
+        adjoint.conclude(results, stats)
+        return g
+
+    fixed = tuple(leaf.detach() for leaf in inputs)
+    starts = [leaf for leaf in problem.leaves if leaf.requires_grad]
+    out = Node.apply(solve, adjoint.order, value, *outputs, *fixed, *starts)
+    for _ in range(1, adjoint.order):
+        out = Node.apply(solve, adjoint.order, value, *problem.map(out), *out)
+    return out
+
+
+def _refuse_transforms() -> None:
+    """torch.func and dual numbers would go through the iteration or past the node unseen."""
+    functorch = torch._C._are_functorch_transforms_active()
+    if functorch or forward_ad._current_level >= 0:
+        raise DerivativeError(
+            "expected plain autograd (backward, torch.autograd.grad), received a torch.func "
+            "transform or forward-mode AD, which fpicore_torch does not support yet; take the "
+            "gradient with torch.autograd"
+        )

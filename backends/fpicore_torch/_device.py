@@ -1,0 +1,126 @@
+"""Ops for tensors on an accelerator: numbers stay there, so that a step does not wait for it.
+
+The one synchronisation of a step is the stop test. Step counts are the same for every system and
+known to the host, so slots and counters are Python numbers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fpicore import Process
+
+from ._ops import TorchOps
+
+
+class DeviceNumbers:
+    """torch under the names that the core uses."""
+
+    isfinite = staticmethod(torch.isfinite)
+    abs = staticmethod(torch.abs)
+    sqrt = staticmethod(torch.sqrt)
+    maximum = staticmethod(torch.maximum)
+    minimum = staticmethod(min)
+    logical_not = staticmethod(torch.logical_not)
+    any = staticmethod(torch.any)
+    all = staticmethod(torch.all)
+
+    def __init__(self, device: torch.device) -> None:
+        """Constants are made on the device."""
+        self._device = device
+
+    def where(self, mask: Any, a: Any, b: Any) -> Any:
+        """Also for a condition on a counter, which the host knows."""
+        if isinstance(mask, bool):
+            return a if mask else b
+        return torch.where(mask, a, b)
+
+    def arange(self, length: int) -> Tensor:
+        """0 … length − 1."""
+        return torch.arange(length, device=self._device)
+
+    def eye(self, length: int) -> Tensor:
+        """Identity."""
+        return torch.eye(length, dtype=torch.float64, device=self._device)
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Over the last axis."""
+        return x.sum(-1)
+
+    def max(self, x: Tensor) -> Tensor:
+        """Over the last axis."""
+        return x.amax(-1)
+
+    def diagonal(self, x: Tensor) -> Tensor:
+        """Of the last two axes."""
+        return x.diagonal(dim1=-2, dim2=-1)
+
+    def matvec(self, matrix: Tensor, x: Tensor) -> Tensor:
+        """matrix·x."""
+        return (matrix @ x[..., None])[..., 0]
+
+    def shift_left(self, x: Tensor) -> Tensor:
+        """One place along the last axis."""
+        return torch.nn.functional.pad(x[..., 1:], (0, 1))
+
+    def shift_right(self, x: Tensor) -> Tensor:
+        """One place along the last axis."""
+        return torch.nn.functional.pad(x[..., :-1], (1, 0))
+
+
+class TorchDeviceOps(TorchOps):
+    """Leaves and numbers on an accelerator; numbers are float64 tensors."""
+
+    traced = True
+
+    def __init__(self, batch_ndim: int, eps: float, device: torch.device) -> None:
+        """Numbers live on ``device``."""
+        super().__init__(batch_ndim, eps)
+        self.xp = DeviceNumbers(device)
+        self._device = device
+
+    def dot(self, a: Tensor, b: Tensor) -> Any:
+        """Per system Re Σ conj(a)·b."""
+        x, y = self._rows(a), self._rows(b)
+        if a is b:  # float64 sums: squares of narrower leaves cannot leave the range
+            wide = torch.complex128 if x.is_complex() else torch.float64
+            return torch.linalg.vector_norm(x, dim=-1, dtype=wide).square()
+        return self._number((torch.conj(x)[..., None, :] @ y[..., :, None])[..., 0, 0])
+
+    def select(self, mask: Any, a: Tensor, b: Tensor) -> Tensor:
+        """a or b by system."""
+        return a if a is b else torch.where(self._spread(mask, a), a, b)
+
+    def numbers(self, leaf: Tensor, fill: float, shape: tuple[int, ...] = ()) -> Tensor:
+        """A filled tensor on the device."""
+        full = (*leaf.shape[: self.batch_ndim], *shape)
+        return torch.full(full, fill, dtype=torch.float64, device=self._device)
+
+    def solve(self, matrix: Tensor, right: Tensor) -> Tensor:
+        """LU without the host's check of its success; the core looks at the numbers instead."""
+        return torch.linalg.solve_ex(matrix, right)[0]
+
+    def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
+        """Python's while; reading the stop flag is the only wait."""
+        update, active = process.update, process.active
+        while active(self, carry):
+            carry = update(self, carry, f(carry.z))
+        return carry
+
+    def report(self, number: Any, integer: bool = False) -> Any:
+        """Tensors on the device; counters of the whole batch are Python integers."""
+        if not isinstance(number, Tensor):
+            return int(number) if integer else number
+        return number.to(torch.int32) if integer else number
+
+    def _number(self, x: Tensor) -> Tensor:
+        return (x.real if x.is_complex() else x).to(torch.float64)
+
+    def _tensor(self, s: Tensor, like: Tensor) -> Tensor:
+        return s.to(like.dtype)
+
+    def _spread(self, s: Tensor, a: Tensor) -> Tensor:
+        column = s.view(*s.shape, *(1,) * (a.ndim - self.batch_ndim))
+        return column if column.dtype == torch.bool else column.to(a.real.dtype)

@@ -1,0 +1,188 @@
+"""The command ``fpicore``."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from ._errors import InputError
+from .verify.frameworks import installed, load, select, version
+from .verify.harness import Harness
+from .verify.load import load_problem
+from .verify.problem import FRAMEWORKS
+from .verify.problems import BUILT_IN
+from .verify.report import Environment, progress, show, write_json
+from .verify.run import SOLVERS, Campaign
+from .verify.tolerances import TOLERANCES
+from .verify.training import Subject, problem_of
+
+_MODES = ("eager", "jit", "graph", "xla")
+_EPILOG = """\
+exit status: 0 all right, 1 something differs or fails, 2 the command could not be carried out.
+
+FILE.py:NAME is a Problem, or a function that returns one:
+
+    from fpicore.verify import Problem
+    import numpy as np
+
+    def f(xp, z, theta):
+        return xp.tanh(theta * z) + 1.0
+
+    problem = Problem("mine", f, z0=np.zeros(3), args=(np.array([0.1, 0.5, 0.9]),))
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    try:
+        options = _parser().parse_args(argv)
+    except SystemExit as stop:  # argparse has printed what is wrong, or the help
+        return int(stop.code or 0)
+    _quieten()
+    try:
+        return _list() if options.list else _verify(options)
+    except InputError as error:
+        print(f"fpicore verify: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fpicore", description="Differentiable fixed points.")
+    parser.add_argument("--version", action="version", version=f"fpicore {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    verify = commands.add_parser(
+        "verify",
+        help="solve and differentiate problems in every framework, and compare",
+        description="Solves and differentiates problems in every installed framework with every "
+        "solver; compares value and gradients with a dense float64 reference computed in NumPy, "
+        "and the frameworks with each other.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = verify.add_argument
+    add("target", nargs="?", metavar="FILE.py:NAME", help="your own problem")
+    add("--backend", action="append", metavar="NAME", help="only this framework (repeatable)")
+    add("--solver", action="append", metavar="NAME", help="only this solver (repeatable)")
+    add("--problem", action="append", metavar="NAME", help="only this problem (repeatable)")
+    add("--dtype", choices=tuple(TOLERANCES), default="float64")
+    add("--mode", choices=_MODES, help="in frameworks that have it, instead of their default")
+    add("--json", type=Path, metavar="FILE", help="write everything that was found")
+    add("--list", action="store_true", help="list problems, frameworks and solvers")
+    return parser
+
+
+def _quieten() -> None:
+    """Silence TensorFlow's start-up messages, in the command's own process only."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _list() -> int:
+    for name in FRAMEWORKS:
+        state = version(name) or "installed" if installed(name) else "not installed"
+        print(f"framework  {name:<12}  {state}")
+    for name, solver in SOLVERS.items():
+        print(f"solver     {name:<12}  {solver}")
+    for name, make in BUILT_IN.items():
+        print(f"problem    {name:<12}  {_first_line(make)}")
+    return 0
+
+
+def _first_line(function: Any) -> str:
+    return (function.__doc__ or "").partition("\n")[0]
+
+
+def _verify(options: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    solvers = _solvers(options.solver)
+    names, missing = select(options.backend)
+    subjects = _subjects(options)
+    _check_output(options.json)
+    absent = dict.fromkeys(missing, "not installed")
+    harnesses = _load(names, named=options.backend is not None, absent=absent)
+    _check_selection(harnesses, subjects, options.mode)
+    silent = Campaign(harnesses, solvers, options.dtype, options.mode)
+    with progress(silent.pieces(subjects)) as announce:
+        findings = Campaign(harnesses, solvers, options.dtype, options.mode, announce).run(subjects)
+    environment = Environment(
+        fpicore=__version__,
+        frameworks={harness.name: version(harness.name) for harness in harnesses},
+        absent=absent,
+        seconds=time.perf_counter() - started,
+    )
+    show(findings, environment)
+    if options.json is not None:
+        write_json(options.json, findings, environment)
+    return 1 if findings.failures else 0
+
+
+def _solvers(named: list[str] | None) -> list[str]:
+    for name in named or ():
+        if name not in SOLVERS:
+            raise InputError(
+                f"expected --solver to be one of {', '.join(SOLVERS)}; received {name!r}"
+            )
+    return [name for name in SOLVERS if named is None or name in named]
+
+
+def _subjects(options: argparse.Namespace) -> list[Subject]:
+    if options.target is not None:
+        if options.problem is not None:
+            raise InputError(
+                f"expected FILE.py:NAME or --problem, received both ({options.target} and "
+                f"{', '.join(options.problem)}); run the command twice"
+            )
+        return [load_problem(options.target)]
+    for name in options.problem or ():
+        if name not in BUILT_IN:
+            raise InputError(
+                f"expected --problem to be one of {', '.join(BUILT_IN)}; received {name!r}; "
+                "for your own give FILE.py:NAME"
+            )
+    return [make() for name, make in BUILT_IN.items() if name in (options.problem or BUILT_IN)]
+
+
+def _check_output(path: Path | None) -> None:
+    """Find out before the work, not after it."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise InputError(f"expected --json to name a file in an existing folder, received {path}")
+
+
+def _load(names: list[str], *, named: bool, absent: dict[str, str]) -> list[Harness]:
+    """The harnesses; a framework that cannot be imported is an error only if it was named."""
+    harnesses = []
+    for name in names:
+        try:
+            harnesses.append(load(name))
+        except ImportError as error:
+            if named:
+                raise InputError(
+                    f"expected {name} to be importable because --backend names it, received "
+                    f"{type(error).__name__}: {error}; repair its installation"
+                ) from error
+            absent[name] = f"installed, but its import fails: {error}"
+    return harnesses
+
+
+def _check_selection(
+    harnesses: list[Harness], subjects: list[Subject], mode: str | None
+) -> None:
+    names = ", ".join(harness.name for harness in harnesses)
+    if mode is not None and not any(mode in harness.modes for harness in harnesses):
+        modes = "; ".join(f"{h.name}: {', '.join(h.modes)}" for h in harnesses)
+        raise InputError(
+            f"expected --mode to be one that a selected framework has ({modes}), received {mode}"
+        )
+    for problem in map(problem_of, subjects):
+        if not any(problem.supports(harness.name) for harness in harnesses):
+            raise InputError(
+                f"expected problem {problem.name!r} to have a map for one of the selected "
+                f"frameworks ({names}), received none; select others with --backend"
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Numbers on the host: the part of `Ops` that eager frameworks share.
+
+Per-system numbers are NumPy float64 arrays, or plain Python floats when there is no batch axis:
+a step does a few dozen operations on them, and Python's cost a tenth of a tensor framework's.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ._ops import Leaf, Number, Process
+
+
+class HostNamespace:
+    """NumPy with a fast path for Python scalars, where NumPy's own overhead would dominate."""
+
+    arange = staticmethod(lru_cache(np.arange))
+    eye = staticmethod(lru_cache(np.eye))
+    minimum = staticmethod(min)
+
+    @staticmethod
+    def where(mask: Number, a: Number, b: Number) -> Number:
+        if isinstance(mask, np.ndarray):
+            return np.where(mask, a, b)
+        return a if mask else b
+
+    @staticmethod
+    def any(mask: Number) -> bool:
+        return bool(mask.any()) if isinstance(mask, np.ndarray) else bool(mask)
+
+    @staticmethod
+    def all(mask: Number) -> bool:
+        return bool(mask.all()) if isinstance(mask, np.ndarray) else bool(mask)
+
+    @staticmethod
+    def logical_not(mask: Number) -> Number:
+        return ~mask if isinstance(mask, np.ndarray) else not mask
+
+    @staticmethod
+    def isfinite(x: Number) -> Number:
+        return np.isfinite(x) if isinstance(x, np.ndarray) else math.isfinite(x)
+
+    @staticmethod
+    def sqrt(x: Number) -> Number:
+        if isinstance(x, np.ndarray):
+            return np.sqrt(x)
+        return math.sqrt(x) if x >= 0.0 else math.nan
+
+    @staticmethod
+    def maximum(a: Number, b: Number) -> Number:
+        if isinstance(a, np.ndarray):
+            return np.maximum(a, b)
+        return math.nan if a != a or b != b else max(a, b)
+
+    @staticmethod
+    def abs(x: Number) -> Number:
+        return abs(x)
+
+    @staticmethod
+    def sum(x: Number) -> Number:
+        return x.sum(-1)
+
+    @staticmethod
+    def max(x: Number) -> Number:
+        return x.max(-1)
+
+    @staticmethod
+    def diagonal(x: Number) -> Number:
+        return x.diagonal(axis1=-2, axis2=-1)
+
+    @staticmethod
+    def matvec(matrix: Number, x: Number) -> Number:
+        return (matrix @ x[..., None])[..., 0]
+
+    @staticmethod
+    def shift_left(x: Number) -> Number:
+        return np.concatenate([x[..., 1:], np.zeros_like(x[..., :1])], axis=-1)
+
+    @staticmethod
+    def shift_right(x: Number) -> Number:
+        return np.concatenate([np.zeros_like(x[..., :1]), x[..., :-1]], axis=-1)
+
+
+class HostNumbers:
+    """Numbers, small solves and control flow of an eager framework; leaves are the adapter's."""
+
+    traced = False
+    xp = HostNamespace
+
+    def __init__(self, batch_ndim: int, eps: float) -> None:
+        """Keep the number of batch axes and the unit of the state's precision."""
+        self.batch_ndim = batch_ndim
+        self.eps = eps
+
+    def numbers(self, leaf: Leaf, fill: float, shape: tuple[int, ...] = ()) -> Number:
+        """A filled array of the batch shape plus ``shape``; a float if that is empty."""
+        full = tuple(leaf.shape[: self.batch_ndim]) + shape
+        return np.full(full, fill) if full else fill
+
+    def scalar(self, value: float) -> float:
+        """The value itself."""
+        return value
+
+    def solve(self, matrix: Number, right: Number) -> Number:
+        """LU with partial pivoting; NaN throughout if a matrix of the batch is exactly singular."""
+        try:
+            return np.linalg.solve(matrix, right[..., None])[..., 0]
+        except np.linalg.LinAlgError:
+            return _solve_one_by_one(matrix, right)
+
+    def cond(self, predicate: bool, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+        """Python's if."""
+        return true() if predicate else false()
+
+    def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
+        """Python's while."""
+        update, active = process.update, process.active
+        with np.errstate(all="ignore"):
+            while active(self, carry):
+                carry = update(self, carry, f(carry.z))
+        return carry
+
+    def report(self, number: Number, integer: bool = False) -> Any:
+        """Python scalars without a batch, else a NumPy array."""
+        if isinstance(number, np.ndarray):
+            return number.astype(np.int32) if integer else number
+        return int(number) if integer else float(number)
+
+
+def _solve_one_by_one(matrix: Number, right: Number) -> Number:
+    out = np.full(right.shape, np.nan)
+    for index in np.ndindex(right.shape[:-1]):
+        try:
+            out[index] = np.linalg.solve(matrix[index], right[index])
+        except np.linalg.LinAlgError:
+            continue  # this system's solver falls back; the others are untouched
+    return out

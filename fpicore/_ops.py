@@ -1,0 +1,188 @@
+"""Ops: the tensor protocol between the framework-free core and a framework.
+
+Two kinds of arrays pass through it.
+
+*Leaves* are the user's tensors: the state z is a tuple of leaves, and every leaf begins with the
+same ``batch_ndim`` axes that index independent systems.
+
+*Numbers* are the few values per system that steer a solve: norms, Gram matrices, coefficients,
+masks, step counts. Their shape is the batch shape, plus trailing axes where they are vectors or
+matrices. An eager framework keeps them on the host (`fpicore.HostNumbers`), where a step costs
+microseconds less; a traced one keeps them as its own arrays. They support Python's operators
+and are at least float32 whatever the dtype of the leaves.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from ._errors import InputError
+
+Leaf = Any
+Number = Any
+History = Any
+
+
+class Numbers(Protocol):
+    """Functions on numbers, with the meaning that NumPy gives to their names.
+
+    ``sum``, ``max`` reduce the last axis, ``any`` and ``all`` every axis; ``diagonal`` and
+    ``matvec`` act on the last two; ``shift_left`` and ``shift_right`` move entries one place
+    along the last axis and fill with zero.
+    """
+
+    where: Callable[..., Number]
+    any: Callable[[Number], Number]
+    all: Callable[[Number], Number]
+    logical_not: Callable[[Number], Number]
+    isfinite: Callable[[Number], Number]
+    sqrt: Callable[[Number], Number]
+    abs: Callable[[Number], Number]
+    maximum: Callable[[Number, Number], Number]
+    minimum: Callable[[Number, Number], Number]
+    sum: Callable[[Number], Number]
+    max: Callable[[Number], Number]
+    arange: Callable[[int], Number]
+    eye: Callable[[int], Number]
+    diagonal: Callable[[Number], Number]
+    matvec: Callable[[Number, Number], Number]
+    shift_left: Callable[[Number], Number]
+    shift_right: Callable[[Number], Number]
+
+
+class Process(Protocol):
+    """What ``Ops.loop`` repeats."""
+
+    limit: int
+    """The most evaluations of f."""
+
+    def active(self, ops: "Ops", carry: Any) -> Number:
+        """Whether any system still iterates: one boolean."""
+        ...
+
+    def update(self, ops: "Ops", carry: Any, f: Any) -> Any:
+        """The next carry, from f at the current one; pure."""
+        ...
+
+
+class Ops(Protocol):
+    """What the core needs of a framework; about twenty entries."""
+
+    batch_ndim: int
+    """Leading axes of every leaf that index independent systems."""
+    traced: bool
+    """True while values are unknown to Python, so that no `if` may depend on them."""
+    eps: float
+    """Unit of the precision in which products of leaves are known."""
+    xp: type["Numbers"] | Any
+    """Namespace of numbers."""
+
+    def dot(self, a: Leaf, b: Leaf) -> Number:
+        """Per system Re Σ conj(a)·b, accumulated in float32 or better."""
+        ...
+
+    def peak(self, a: Leaf) -> Number:
+        """Per system max |a|; NaN if a holds one."""
+        ...
+
+    def scale(self, s: Number, a: Leaf) -> Leaf:
+        """s·a with one number per system, in the dtype of a."""
+        ...
+
+    def select(self, mask: Number, a: Leaf, b: Leaf) -> Leaf:
+        """a where the system's mask is true, else b, bit for bit; never a multiplication."""
+        ...
+
+    def history(self, leaf: Leaf, length: int) -> History:
+        """A buffer of ``length`` zero slots, each shaped like leaf."""
+        ...
+
+    def store(self, history: History, slot: Number, leaf: Leaf) -> History:
+        """Put a copy of leaf into a slot; the passed buffer may be reused."""
+        ...
+
+    def project(self, history: History, leaf: Leaf) -> Number:
+        """Per system the ``length`` inner products <slot, leaf>."""
+        ...
+
+    def combine(self, weights: Number, history: History, like: Leaf) -> Leaf:
+        """Per system Σ weights[i]·slot[i], with shape and dtype of ``like``."""
+        ...
+
+    def numbers(self, leaf: Leaf, fill: float, shape: tuple[int, ...] = ()) -> Number:
+        """One ``shape``-d block per system, filled with a constant."""
+        ...
+
+    def solve(self, matrix: Number, right: Number) -> Number:
+        """Per system the solution x of matrix·x = right; rubbish, not an exception, if singular."""
+        ...
+
+    def cond(self, predicate: Number, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+        """``true()`` or ``false()`` by one boolean, evaluating only one where that is possible."""
+        ...
+
+    def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
+        """``while process.active(self, carry): carry = process.update(self, carry, f(carry.z))``.
+
+        ``process`` is hashable, so that an implementation may cache what it compiles of it, and
+        tells its ``limit``, which XLA wants to know.
+        """
+        ...
+
+    def scalar(self, value: float) -> Number:
+        """One number for the whole batch."""
+        ...
+
+    def report(self, number: Number, integer: bool = False) -> Any:
+        """A number as the user shall see it in the solution."""
+        ...
+
+
+class Precision(NamedTuple):
+    """What the dtypes of a state can resolve."""
+
+    eps: float
+    """Unit of the coarsest leaf dtype: the distance from 1 to the next number."""
+    tiny: float
+    """Sums of squares below this may have lost terms to underflow."""
+    huge: float
+    """Sums of squares above this may be about to overflow."""
+    smallest: float
+    """The smallest normal number: its reciprocal is still finite."""
+
+
+_SINGLE = (1e-30, 1e37, 2.0**-126)
+_DOUBLE = (1e-270, 1e300, 2.0**-1022)
+_PRECISIONS = {
+    "float16": Precision(2.0**-10, *_SINGLE),
+    "bfloat16": Precision(2.0**-7, *_SINGLE),
+    "float32": Precision(2.0**-23, *_SINGLE),
+    "complex64": Precision(2.0**-23, *_SINGLE),
+    "float64": Precision(2.0**-52, *_DOUBLE),
+    "complex128": Precision(2.0**-52, *_DOUBLE),
+}
+
+
+def precision_of(dtypes: tuple[str, ...]) -> Precision:
+    """The precision of a state whose leaves have these dtypes: the coarsest of them.
+
+    Raises:
+        InputError: a dtype is not a floating-point or complex one.
+    """
+    for name in dtypes:
+        if name not in _PRECISIONS:
+            raise InputError(
+                f"expected a state of floating-point or complex dtype ({', '.join(_PRECISIONS)}), "
+                f"received {name}; cast z0 before the call"
+            )
+    found = [_PRECISIONS[name] for name in dtypes]
+    return Precision(
+        eps=max(p.eps for p in found),
+        tiny=max(p.tiny for p in found),
+        huge=min(p.huge for p in found),
+        smallest=max(p.smallest for p in found),
+    )
+
+
+def accumulation_eps(dtypes: tuple[str, ...]) -> float:
+    """Unit of the precision in which products of leaves of these dtypes are summed."""
+    return min(_PRECISIONS["float32"].eps, precision_of(dtypes).eps)

@@ -1,0 +1,127 @@
+"""Problem: the user's map and start, checked, and spoken to in leaves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ._errors import InputError, MapError
+from ._ops import Precision, precision_of
+from ._tree import Leaves, describe
+
+if TYPE_CHECKING:
+    from ._backend import Backend
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """z = f(z, *args), with z as a tuple of leaves."""
+
+    backend: "Backend"
+    f: Callable[..., Any]
+    args: tuple[Any, ...]
+    z0: Any
+    leaves: Leaves
+    rebuild: Callable[[Leaves], Any]
+    precision: Precision
+    batch_ndim: int
+    has_aux: bool
+    atol: float
+
+    def evaluate(self, z: Leaves) -> tuple[Leaves, Any]:
+        """The leaves of f(z) and its auxiliary output (None without).
+
+        Raises:
+            MapError: f(z) differs from z in structure, shape or dtype, or is no pair (z, aux).
+        """
+        out = self.f(self.rebuild(z), *self.args)
+        aux = None
+        if self.has_aux:
+            if not isinstance(out, tuple) or len(out) != 2:
+                raise MapError(
+                    "expected f(z) to return a pair (z, aux) because has_aux=True, "
+                    f"received {describe(out)}"
+                )
+            out, aux = out
+        try:
+            new = self.backend.flatten_like(out, self.z0)
+        except InputError as error:
+            raise MapError(f"{error}; f must return the structure of z0") from None
+        return tuple([self._admit(i, a, b) for i, (a, b) in enumerate(zip(new, z, strict=True))]), aux
+
+    def map(self, z: Leaves) -> Leaves:
+        """The leaves of f(z)."""
+        return self.evaluate(z)[0]
+
+    def _admit(self, index: int, new: Any, old: Any) -> Any:
+        leaf = self.backend.admit(new, old)
+        if leaf is None:
+            raise MapError(
+                f"expected leaf {index} of f(z) to be like that of z, {self._kind(old)}; "
+                f"received {self._kind(new)}; cast or reshape inside f, or change z0"
+            )
+        return leaf
+
+    def _kind(self, leaf: Any) -> str:
+        return f"shape {tuple(leaf.shape)} dtype {self.backend.dtype_name(leaf)}"
+
+
+def make_problem(
+    backend: "Backend",
+    f: Any,
+    z0: Any,
+    args: Any,
+    *,
+    atol: float,
+    batch_ndim: int,
+    has_aux: bool,
+) -> Problem:
+    """Check what the user passed, before any work is done.
+
+    Raises:
+        InputError: f is not callable, args is no tuple, or z0 is empty, of an integer dtype,
+            of another framework, or has fewer axes than batch_ndim.
+    """
+    if not callable(f):
+        raise InputError(f"expected f to be callable as f(z, *args), received {describe(f)}")
+    if not isinstance(args, (tuple, list)):
+        raise InputError(
+            f"expected args to be a tuple of the further arguments of f, received {describe(args)}; "
+            "write args=(x,) for a single one"
+        )
+    leaves, rebuild = backend.flatten(z0)
+    check_state(backend, leaves, batch_ndim)
+    return Problem(
+        backend=backend,
+        f=f,
+        args=tuple(args),
+        z0=rebuild(leaves),
+        leaves=leaves,
+        rebuild=rebuild,
+        precision=precision_of(tuple(backend.dtype_name(leaf) for leaf in leaves)),
+        batch_ndim=batch_ndim,
+        has_aux=bool(has_aux),
+        atol=atol,
+    )
+
+
+def check_state(backend: "Backend", leaves: Leaves, batch_ndim: int) -> None:
+    """Raise `InputError` unless the leaves can be a state with ``batch_ndim`` batch axes."""
+    if not leaves:
+        raise InputError("expected z0 to hold at least one tensor, received an empty structure")
+    for index, leaf in enumerate(leaves):
+        shape = tuple(leaf.shape)
+        if 0 in shape:
+            raise InputError(
+                f"expected z0 to have entries, received leaf {index} of shape {shape}; "
+                "skip the solve for an empty batch"
+            )
+        if len(shape) < batch_ndim:
+            raise InputError(
+                f"expected every leaf of z0 to begin with batch_ndim={batch_ndim} batch axes, "
+                f"received leaf {index} of shape {shape}; lower batch_ndim or add axes to z0"
+            )
+        if shape[:batch_ndim] != tuple(leaves[0].shape)[:batch_ndim]:
+            raise InputError(
+                f"expected the leaves of z0 to share their {batch_ndim} batch axes, received "
+                f"shapes {tuple(leaves[0].shape)} and {shape} (leaf {index})"
+            )

@@ -1,0 +1,43 @@
+"""What happens when a solve fails: warn, raise, or leave it to the caller."""
+
+import warnings
+
+from ._errors import ConvergenceError, ConvergenceWarning, InputError
+from ._solution import Result, Results, Stats
+
+ON_FAILURE = ("warn", "raise", "ignore")
+
+
+def check_on_failure(on_failure: str) -> None:
+    """Raise `InputError` unless the option is known."""
+    if on_failure not in ON_FAILURE:
+        raise InputError(f"expected on_failure to be one of {ON_FAILURE}, received {on_failure!r}")
+
+
+def report_failure(
+    results: Results, stats: Stats, on_failure: str, what: str, stacklevel: int = 3
+) -> None:
+    """Warn or raise if a system did not converge; needs concrete values.
+
+    Raises:
+        ConvergenceError: a system failed and ``on_failure`` is "raise".
+    """
+    if on_failure == "ignore" or not any(results.flat()):
+        return
+    codes = results.flat()
+    first = next(i for i, code in enumerate(codes) if code != Result.CONVERGED)
+    where = f" (first failing system: {first})" if len(codes) > 1 else ""
+    message = f"{what} did not converge{where}: {results}. Residual {_pick(stats.residual, first)}, "
+    message += f"tolerance {_pick(stats.tolerance, first)}."
+    if on_failure == "raise":
+        raise ConvergenceError(message)
+    warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
+
+
+def _pick(number: object, index: int) -> str:
+    flat = number
+    if hasattr(flat, "reshape"):
+        flat = flat.reshape(-1)[index]  # pyright: ignore[reportAttributeAccessIssue]
+    elif hasattr(flat, "numpy"):
+        flat = flat.numpy().reshape(-1)[index]  # pyright: ignore[reportAttributeAccessIssue]
+    return f"{float(flat):.3g}"  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,73 @@
+"""Norms and the stopping rule: when is an iterate good enough, system by system."""
+
+from typing import NamedTuple
+
+from . import _tree as tree
+from ._errors import InputError
+from ._ops import Number, Ops, Precision
+from ._tree import Leaves
+
+NORMS = ("l2", "rms", "max")
+
+PATIENCE = 64
+"""Steps without a better residual after which a system counts as stagnated. Long enough for the
+transient growth of non-normal maps and for Anderson's non-monotone stretches, short against a
+large ``max_steps`` spent in a cycle or at rounding level."""
+
+RESOLUTION = 4.0
+"""A relative residual below this many units of the dtype cannot be reached reliably, because
+f(z) - z is itself rounded at that level."""
+
+
+class Tolerance(NamedTuple):
+    """Convergence means ‖f(z) − z‖ ≤ floor + rtol·‖f(z)‖; ``floor`` travels with the loop."""
+
+    rtol: float
+    norm: str
+    precision: Precision
+
+    def measure(self, ops: Ops, x: Leaves) -> Number:
+        """Per system the norm of x; right even where squares over- or underflow."""
+        if self.norm == "max":
+            return tree.peak(ops, x)
+        size = euclidean(ops, x, self.precision)
+        return size if self.norm == "l2" else size / _root_of_size(ops, x)
+
+
+def euclidean(ops: Ops, x: Leaves, precision: Precision) -> Number:
+    """Per system ‖x‖₂, rescaled by the peak only where the plain sum of squares is unsafe."""
+    squares = tree.dot(ops, x, x)
+    safe = (squares > precision.tiny) & (squares < precision.huge)
+
+    def rescaled() -> Number:
+        xp, top = ops.xp, tree.peak(ops, x)
+        least = precision.smallest
+        unit = xp.where((top > least) & (top < float("inf")), top, ops.scalar(least))
+        shrunk = tree.scale(ops, 1.0 / unit, x)
+        by_peak = unit * xp.sqrt(tree.dot(ops, shrunk, shrunk))
+        # Systems that were safe keep their plain value: their result may not depend on the batch.
+        by_peak = xp.where(top < float("inf"), by_peak, top)
+        return xp.where(safe, xp.sqrt(squares), by_peak)
+
+    return ops.cond(ops.xp.all(safe), lambda: ops.xp.sqrt(squares), rescaled)
+
+
+def clamp_rtol(rtol: float, precision: Precision) -> float:
+    """The rtol that the dtype can honour."""
+    return max(rtol, RESOLUTION * precision.eps)
+
+
+def check_norm(norm: str) -> None:
+    """Raise `InputError` unless ``norm`` is known."""
+    if norm not in NORMS:
+        raise InputError(f"expected norm to be one of {NORMS}, received {norm!r}")
+
+
+def _root_of_size(ops: Ops, x: Leaves) -> float:
+    total = 0
+    for leaf in x:
+        size = 1
+        for extent in leaf.shape[ops.batch_ndim :]:
+            size *= int(extent)
+        total += size
+    return float(total) ** 0.5

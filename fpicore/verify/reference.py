@@ -1,0 +1,157 @@
+"""The dense float64 reference: Newton's method and direct solves in NumPy, no library code.
+
+z* solves f(z) = z by Newton's method with a dense Jacobian J = ∂f/∂z for each system. The adjoint
+g solves (I − Jᵀ) g = ∂L/∂z directly, and the gradient is the derivative of L(z*, θ) + g·f(z*, θ)
+with respect to every entry of θ at fixed z* and g. Derivatives are taken by the complex step,
+exact to rounding; by extrapolated central differences where the map is not complex-analytic.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array, Layout, Tree, leaves, system_error
+from .dense import Dense, Functions
+from .derivatives import ComplexStep
+from .problem import Problem
+
+_NEWTON_STEPS = 100
+_HALVINGS = 40
+_SETTLED = 1e-12
+"""Newton must bring ‖f(z) − z‖ / ‖f(z)‖ of every system to this."""
+
+
+class NoReferenceError(Exception):
+    """The reference cannot be built; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The answer that every framework's is compared with."""
+
+    value: Tree
+    loss: float
+    gradients: tuple[Array, ...]
+    condition: float
+    """The largest ‖(I − J)⁻¹‖₂ of a system: a residual r leaves an error of up to this times r."""
+    radius: float
+    """The largest spectral radius of a system's Jacobian."""
+    method: str
+    """How derivatives were taken."""
+    accuracy: float
+    """Relative error of those derivatives."""
+    source: str
+    """Whose implementation of the map was differentiated."""
+
+
+def solve_reference(
+    problem: Problem, functions: Functions, args: tuple[Any, ...], data: tuple[Any, ...]
+) -> Reference:
+    """Value, loss and gradients of a problem for given args and data.
+
+    Raises:
+        NoReferenceError: Newton's method fails, or I − J is singular, or the systems of a batch
+            turn out to influence each other.
+    """
+    dense = Dense(problem, functions, args, data)
+    x = dense.layout.pack(problem.z0)
+    dense.choose(x)
+    started = dense.derivative.name
+    x = _newton(dense, x)
+    dense.choose(x)
+    if (started, dense.derivative.name) == (ComplexStep.name, "central differences"):
+        x = _newton(dense, x)  # analytic at the start, not at the end
+    _check_independence(dense, x)
+    return _differentiate(dense, x)
+
+
+def exactness(problem: Problem, reference: Reference) -> float | None:
+    """How far the reference is from the answer a problem states, relative; None if it does not."""
+    if problem.exact is None:
+        return None
+    error = system_error(Layout(problem.z0, problem.batch_ndim), reference.value, problem.exact)
+    if problem.exact_gradients is not None:
+        pairs = zip(reference.gradients, leaves(problem.exact_gradients), strict=True)
+        errors = [np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30) for a, b in pairs]
+        error = max(error, *map(float, errors))
+    return error
+
+
+def _newton(dense: Dense, x: Array) -> Array:
+    """Newton's method on f(x) − x, each system with its own step length."""
+    residual = dense.map(x) - x
+    for _ in range(_NEWTON_STEPS):
+        step = _solve(np.eye(x.shape[1]) - dense.jacobian(x), residual)
+        x_next, residual = _line_search(dense, x, residual, step)
+        if np.array_equal(x_next, x):
+            break
+        x = x_next
+    error = np.linalg.norm(residual, axis=1)
+    size = np.linalg.norm(x + residual, axis=1)
+    if not np.all(error <= _SETTLED * np.where(size > 0, size, 1.0)):
+        raise NoReferenceError(
+            "Newton's method from z0 did not reach a fixed point: the largest residual is "
+            f"{error.max():.1e}; choose z0 closer to one"
+        )
+    return x
+
+
+def _line_search(
+    dense: Dense, x: Array, residual: Array, step: Array
+) -> tuple[Array, Array]:
+    """Halve the steps of those systems whose residual does not decrease; 0 where none does."""
+    error = np.linalg.norm(residual, axis=1)
+    length = np.ones(len(x))
+    better, trial, moved = np.zeros(len(x), bool), x, residual
+    for _ in range(_HALVINGS):
+        with np.errstate(all="ignore"):  # a step that overflows is halved like any other
+            trial = x + length[:, None] * step
+            moved = dense.map(trial) - trial
+            better = np.linalg.norm(moved, axis=1) < error
+        if better.all():
+            break
+        length = np.where(better, length, length / 2)
+    keep = better[:, None]
+    return np.where(keep, trial, x), np.where(keep, moved, residual)
+
+
+def _solve(matrices: Array, right: Array) -> Array:
+    try:
+        return np.linalg.solve(matrices, right[..., None])[..., 0]
+    except np.linalg.LinAlgError as error:
+        raise NoReferenceError(
+            "I − ∂f/∂z is singular: the fixed point is not isolated, or its derivative not defined"
+        ) from error
+
+
+def _check_independence(dense: Dense, x: Array) -> None:
+    """Perturb the systems together and by different amounts; each must see its own amount only."""
+    random = np.random.default_rng(1)
+    direction, amounts = random.standard_normal(x.shape), random.uniform(0.5, 2.0, (len(x), 1))
+    together = dense.derivative(dense.map, x, direction) * amounts
+    apart = dense.derivative(dense.map, x, direction * amounts)
+    size = max(float(np.abs(together).max()), 1e-30)
+    if np.abs(together - apart).max() > 1e-6 * size:
+        raise NoReferenceError(
+            "systems of the batch influence each other, so that they are not independent systems: "
+            "give a smaller batch_ndim"
+        )
+
+
+def _differentiate(dense: Dense, x: Array) -> Reference:
+    """The adjoint and the gradients at the fixed point."""
+    jacobians = dense.jacobian(x)
+    matrices = np.eye(x.shape[1]) - jacobians
+    adjoint = _solve(np.swapaxes(matrices, 1, 2), dense.loss_gradient(x))
+    gradients = dense.gradients(x, adjoint)
+    return Reference(
+        value=dense.layout.unpack(x),
+        loss=float(dense.loss(x)),
+        gradients=gradients,
+        condition=float(np.linalg.norm(np.linalg.inv(matrices), 2, axis=(1, 2)).max()),
+        radius=float(np.abs(np.linalg.eigvals(jacobians)).max()),
+        method=dense.derivative.name,
+        accuracy=dense.derivative.accuracy,
+        source=dense.functions.source,
+    )

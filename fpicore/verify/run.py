@@ -1,0 +1,242 @@
+"""Solve and differentiate every problem in every framework by every solver, and compare."""
+
+import itertools
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from .._errors import ConvergenceWarning, PrecisionWarning
+from .._solver import AbstractSolver
+from ..solvers import Anderson, Broyden, Picard
+from .arrays import cast, convert
+from .checks import Agreement, Check, Verdict, distance, judge, statuses
+from .dense import Functions
+from .frameworks import load
+from .harness import Harness, Run, Task
+from .problem import Problem
+from .reference import NoReferenceError, Reference, exactness, solve_reference
+from .tolerances import TOLERANCES, Tolerances
+from .training import Subject, Training, follow, problem_of
+
+SOLVERS: Mapping[str, AbstractSolver] = {
+    "picard": Picard(),
+    "anderson": Anderson(),
+    "broyden": Broyden(),
+}
+"""The strategies by name, with their default options."""
+
+
+@dataclass(frozen=True)
+class ReferenceSummary:
+    """What is known of a problem's reference; the first optimiser step of a training."""
+
+    problem: str
+    verdict: Verdict
+    condition: float | None = None
+    radius: float | None = None
+    method: str | None = None
+    accuracy: float | None = None
+    source: str | None = None
+    exact_error: float | None = None
+    """Distance from the answer that the problem states, if it does."""
+    note: str = ""
+    """Why there is no reference."""
+
+
+@dataclass
+class Findings:
+    """Everything that a run of ``fpicore verify`` found."""
+
+    tolerances: Tolerances
+    references: list[ReferenceSummary] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    agreements: list[Agreement] = field(default_factory=list)
+
+    @property
+    def failures(self) -> int:
+        """Checks, agreements and references that are not as they should be."""
+        return (
+            sum(not item.verdict.passed for item in (*self.checks, *self.references))
+            + sum(not agreement.passed for agreement in self.agreements)
+            + len(self.uncompared)
+        )
+
+    @property
+    def uncompared(self) -> list[Check]:
+        """Solves that were compared with nothing: no reference, and no second framework."""
+        compared = {(a.problem, a.solver) for a in self.agreements}
+        found = [c for c in self.checks if c.verdict is Verdict.NO_REFERENCE]
+        return [c for c in found if (c.problem, c.solver) not in compared]
+
+
+@dataclass(frozen=True, eq=False)
+class Campaign:
+    """What to run; ``announce`` is called with a description before each piece of work."""
+
+    harnesses: Sequence[Harness]
+    solvers: Sequence[str]
+    dtype: str = "float64"
+    mode: str | None = None
+    """A mode that replaces the default one in those frameworks that have it."""
+    announce: Callable[[str], None] = print
+
+    def run(self, subjects: Sequence[Subject]) -> Findings:
+        """Verify each subject in turn."""
+        findings = Findings(TOLERANCES[self.dtype])
+        for subject in subjects:
+            self._verify(_rounded(subject, self.dtype), findings)
+        return findings
+
+    def pieces(self, subjects: Sequence[Subject]) -> int:
+        """How often ``announce`` will be called."""
+        return len(subjects) * (1 + len(self.harnesses) * len(self.solvers))
+
+    def _verify(self, subject: Subject, findings: Findings) -> None:
+        problem = problem_of(subject)
+        self.announce(f"{problem.name}: reference")
+        references, summary = _reference(subject, self.harnesses, findings.tolerances)
+        findings.references.append(summary)
+        runs: dict[str, dict[str, list[Run]]] = {name: {} for name in self.solvers}
+        for harness, solver in itertools.product(self.harnesses, self.solvers):
+            self.announce(f"{problem.name}: {harness.name}, {solver}")
+            check, found = self._check(subject, harness, solver, references, findings.tolerances)
+            findings.checks.append(check)
+            if check.verdict is not Verdict.NOT_APPLICABLE and found:
+                runs[solver][harness.name] = found
+        reference = references[0] if references else None
+        tolerance = findings.tolerances.agreement(reference)
+        for solver, by_framework in runs.items():
+            if len(by_framework) > 1:
+                agreement = _agreement(problem, solver, by_framework, tolerance)
+                findings.agreements.append(agreement)
+
+    def _check(
+        self,
+        subject: Subject,
+        harness: Harness,
+        solver: str,
+        references: list[Reference],
+        tolerances: Tolerances,
+    ) -> tuple[Check, list[Run]]:
+        problem = problem_of(subject)
+        mode = self.mode if self.mode in harness.modes else harness.modes[0]
+        check = Check(problem.name, harness.name, str(mode), solver, Verdict.NO_MAP)
+        if not problem.supports(harness.name):
+            return check, []
+        started = time.perf_counter()
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                runs = _solve(subject, harness, solver, tolerances.rtol, self.dtype, str(mode))
+        except Exception as error:  # whatever a framework raises is a finding, not an abort
+            note = f"{type(error).__name__}: {error}"
+            return replace(check, verdict=Verdict.ERROR, note=note), []
+        excluded = problem.excluded.get(solver)
+        measure = distance(problem, runs, references) if references and not excluded else None
+        counts = statuses(runs)
+        check = replace(
+            check,
+            verdict=judge(excluded is not None, counts, measure, references, tolerances),
+            statuses=counts,
+            steps=sum(int(run.steps.max()) for run in runs),
+            evaluations=sum(run.evaluations for run in runs),
+            seconds=time.perf_counter() - started,
+            note=excluded or _own_warnings(caught),
+        )
+        if measure is not None:
+            check = replace(
+                check,
+                value_error=measure.value,
+                gradient_error=measure.gradient,
+                value_tolerance=max(tolerances.value(r) for r in references),
+                gradient_tolerance=max(tolerances.gradient(r) for r in references),
+            )
+        return check, runs
+
+
+def _solve(
+    subject: Subject, harness: Harness, solver: str, rtol: float, dtype: str, mode: str
+) -> list[Run]:
+    problem = problem_of(subject)
+    mapping, loss = problem.bind(harness.name, harness.namespace)
+    return follow(
+        subject,
+        harness.prepare(Task(problem, mapping, loss, SOLVERS[solver], rtol, dtype, mode)),
+    )
+
+
+def _reference(
+    subject: Subject, harnesses: Sequence[Harness], tolerances: Tolerances
+) -> tuple[list[Reference], ReferenceSummary]:
+    problem = problem_of(subject)
+    try:
+        functions = _functions(problem, harnesses)
+        references = follow(
+            subject, lambda args, data: solve_reference(problem, functions, args, data)
+        )
+    except Exception as error:  # a user's map may raise anything; the note says what
+        known = isinstance(error, NoReferenceError)
+        note = str(error) if known else f"{type(error).__name__}: {error}"
+        return [], ReferenceSummary(problem.name, Verdict.NO_REFERENCE, note=note)
+    first = references[0]
+    error = exactness(problem, first)
+    wrong = error is not None and not error <= tolerances.reference(first)
+    return references, ReferenceSummary(
+        problem=problem.name,
+        verdict=Verdict.WRONG_REFERENCE if wrong else Verdict.OK,
+        condition=max(r.condition for r in references),
+        radius=max(r.radius for r in references),
+        method=first.method,
+        accuracy=max(r.accuracy for r in references),
+        source=first.source,
+        exact_error=error,
+    )
+
+
+def _functions(problem: Problem, harnesses: Sequence[Harness]) -> Functions:
+    """The map in NumPy if there is one, else through the first framework that has one."""
+    candidates = [load("numpy"), *harnesses]
+    harness = next(harness for harness in candidates if problem.supports(harness.name))
+    mapping, loss = problem.bind(harness.name, harness.namespace)
+    if harness.name == "numpy":
+        return Functions(mapping, loss, "numpy", may_be_complex=True)
+    on_numpy = None if loss is None else harness.on_numpy(loss)
+    return Functions(harness.on_numpy(mapping), on_numpy, harness.name, may_be_complex=False)
+
+
+def _agreement(
+    problem: Problem, solver: str, runs: dict[str, list[Run]], tolerance: float
+) -> Agreement:
+    pairs = itertools.combinations(runs.values(), 2)
+    measures = [distance(problem, a, b) for a, b in pairs]
+    return Agreement(
+        problem=problem.name,
+        solver=solver,
+        frameworks=tuple(runs),
+        value_error=max(m.value for m in measures),
+        gradient_error=max(m.gradient for m in measures),
+        tolerance=tolerance,
+    )
+
+
+def _rounded(subject: Subject, dtype: str) -> Subject:
+    """The subject with the numbers that the dtype can hold, for the reference too."""
+    if isinstance(subject, Training):
+        batches = tuple(_round(batch, dtype) for batch in subject.batches)
+        return replace(subject, problem=_rounded_problem(subject.problem, dtype), batches=batches)
+    return _rounded_problem(subject, dtype)
+
+
+def _rounded_problem(problem: Problem, dtype: str) -> Problem:
+    fields = ("z0", "args", "data", "cotangent")
+    return replace(problem, **{name: _round(getattr(problem, name), dtype) for name in fields})
+
+
+def _round(tree: object, dtype: str) -> object:
+    return convert(lambda leaf: cast(cast(leaf, dtype), "float64"), tree)
+
+
+def _own_warnings(caught: Sequence[warnings.WarningMessage]) -> str:
+    own = [w for w in caught if issubclass(w.category, (ConvergenceWarning, PrecisionWarning))]
+    return "; ".join(dict.fromkeys(str(w.message) for w in own))
