@@ -1,12 +1,16 @@
 """The command ``fpicore``."""
 
 import argparse
+import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from . import __version__
 from ._errors import InputError
@@ -42,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(argv)
     except SystemExit as stop:  # argparse has printed what is wrong, or the help
         return int(stop.code or 0)
-    _quieten()
     try:
         return _list() if options.list else _verify(options)
     except InputError as error:
@@ -73,11 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write everything that was found")
     add("--list", action="store_true", help="list problems, frameworks and solvers")
     return parser
-
-
-def _quieten() -> None:
-    """Silence TensorFlow's start-up messages, in the command's own process only."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _list() -> int:
@@ -156,7 +154,8 @@ def _load(names: list[str], *, named: bool, absent: dict[str, str]) -> list[Harn
     harnesses = []
     for name in names:
         try:
-            harnesses.append(load(name))
+            with _quiet(name == "tensorflow"):
+                harnesses.append(_started(load(name)))
         except ImportError as error:
             if named:
                 raise InputError(
@@ -167,9 +166,38 @@ def _load(names: list[str], *, named: bool, absent: dict[str, str]) -> list[Harn
     return harnesses
 
 
-def _check_selection(
-    harnesses: list[Harness], subjects: list[Subject], mode: str | None
-) -> None:
+def _started(harness: Harness) -> Harness:
+    """The harness, after a first tensor: frameworks look for devices only then."""
+    with harness.precision("float64"):
+        harness.asarray(np.zeros(()))
+    return harness
+
+
+@contextmanager
+def _quiet(condition: bool) -> Iterator[None]:
+    """Silence TensorFlow in the command's own process; its exceptions are raised all the same.
+
+    Its C++ prints to file descriptor 2 when it starts, whatever its log level. Its logger would
+    advise against making several tf.functions, which is what the command is there to do.
+    """
+    if not condition:
+        yield
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it warns of each graph in float64
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _check_selection(harnesses: list[Harness], subjects: list[Subject], mode: str | None) -> None:
     names = ", ".join(harness.name for harness in harnesses)
     if mode is not None and not any(mode in harness.modes for harness in harnesses):
         modes = "; ".join(f"{h.name}: {', '.join(h.modes)}" for h in harnesses)

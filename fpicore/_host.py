@@ -29,15 +29,19 @@ class HostNamespace:
 
     @staticmethod
     def any(mask: Number) -> bool:
-        return bool(mask.any()) if isinstance(mask, np.ndarray) else bool(mask)
+        return mask if mask is True or mask is False else bool(mask.any())
 
     @staticmethod
     def all(mask: Number) -> bool:
-        return bool(mask.all()) if isinstance(mask, np.ndarray) else bool(mask)
+        return mask if mask is True or mask is False else bool(mask.all())
 
     @staticmethod
     def logical_not(mask: Number) -> Number:
         return ~mask if isinstance(mask, np.ndarray) else not mask
+
+    @staticmethod
+    def indicator(mask: Number) -> Number:
+        return mask.astype(np.float64)
 
     @staticmethod
     def isfinite(x: Number) -> Number:
@@ -47,7 +51,7 @@ class HostNamespace:
     def sqrt(x: Number) -> Number:
         if isinstance(x, np.ndarray):
             return np.sqrt(x)
-        return math.sqrt(x) if x >= 0.0 else math.nan
+        return x**0.5 if x >= 0.0 else math.nan
 
     @staticmethod
     def maximum(a: Number, b: Number) -> Number:
@@ -61,11 +65,11 @@ class HostNamespace:
 
     @staticmethod
     def sum(x: Number) -> Number:
-        return x.sum(-1)
+        return np.add.reduce(x, -1)
 
     @staticmethod
     def max(x: Number) -> Number:
-        return x.max(-1)
+        return np.maximum.reduce(x, -1)
 
     @staticmethod
     def diagonal(x: Number) -> Number:
@@ -107,6 +111,8 @@ class HostNumbers:
     def solve(self, matrix: Number, right: Number) -> Number:
         """LU with partial pivoting; NaN throughout if a matrix of the batch is exactly singular."""
         try:
+            if matrix.ndim == 2:
+                return np.linalg.solve(matrix, right)
             return np.linalg.solve(matrix, right[..., None])[..., 0]
         except np.linalg.LinAlgError:
             return _solve_one_by_one(matrix, right)
@@ -131,6 +137,7 @@ class HostNumbers:
 
 
 def _solve_one_by_one(matrix: Number, right: Number) -> Number:
+    right = np.broadcast_to(right, matrix.shape[:-1])
     out = np.full(right.shape, np.nan)
     for index in np.ndindex(right.shape[:-1]):
         try:

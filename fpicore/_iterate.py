@@ -26,7 +26,7 @@ class Carry(NamedTuple):
     memory: Any
     """The solver's state."""
     step: Number
-    """Steps taken so far, one for the whole batch."""
+    """Evaluations so far, one number for the whole batch; the iterate is that of this step."""
     floor: Number
     """Absolute part of the tolerance."""
     active: Number
@@ -81,42 +81,50 @@ class Iteration:
 
     def update(self, ops: Ops, carry: Carry, f: Leaves) -> Carry:
         """Judge the iterate whose f was just evaluated, then take a step from it."""
-        residual = tree.subtract(f, carry.z)
+        z, step = carry.z, carry.step
+        residual = tree.subtract(f, z)
         error = self.tolerance.measure(ops, residual)
-        carry, running = self._judge(ops, carry, f, error)
-        if not ops.traced and not ops.xp.any(running):
-            # Python can see that nobody needs another step.
-            return carry._replace(step=carry.step + 1)
-        z, memory = self.solver.step(ops, Point(carry.z, f, residual, error), carry.memory)
-        if ops.traced or not ops.xp.all(running):
-            # A stopped system is fed its own result again, so that nothing runs off to infinity.
-            z = tree.select(ops, running, z, carry.value)
-        return carry._replace(z=z, memory=memory, step=carry.step + 1)
+        tolerance = carry.floor + self.tolerance.rtol * self.tolerance.measure(ops, f)
+        promising = carry.active & (tolerance < error) & (error < carry.error)
+        if not ops.traced and step < self.max_steps and ops.xp.all(promising):
+            # The common step, told apart where Python can see: all improve and none stops.
+            point = Point(z, f, residual, error)
+            proposal, memory = self.solver.step(ops, point, carry.memory)
+            found = (carry.active, z, error, tolerance, step, carry.steps, carry.codes)
+            return Carry(proposal, memory, step + 1, carry.floor, *found)
 
-    def _judge(self, ops: Ops, c: Carry, f: Leaves, error: Number) -> tuple[Carry, Number]:
+        carry = self._judge(ops, carry, error, tolerance)
+        running = carry.active
+        if not ops.traced and not ops.xp.any(running):
+            return carry
+        proposal, memory = self.solver.step(ops, Point(z, f, residual, error), carry.memory)
+        # A stopped system is fed its own result again, so that nothing runs off to infinity.
+        proposal = tree.select(ops, running, proposal, carry.value)
+        return Carry(proposal, memory, *carry[2:])
+
+    def _judge(self, ops: Ops, c: Carry, error: Number, tolerance: Number) -> Carry:
         """Record what the residual says: better? met? hopeless? Comparisons with NaN are false."""
-        where = ops.xp.where
-        tolerance = c.floor + self.tolerance.rtol * self.tolerance.measure(ops, f)
+        xp, step = ops.xp, c.step
         met = (error <= tolerance) & (tolerance < _INF)
         improved = c.active & (error < c.error)
         accept = improved | (c.active & met)
-        best_step = where(improved, c.step, c.best_step)
-        patient = (c.step - best_step) < PATIENCE
+        best_step = xp.where(improved, step, c.best_step)
+        patient = step - best_step < PATIENCE
         unsettled = c.active & (error > tolerance) & (error < _INF) & patient
-        running = unsettled & (c.step < self.max_steps)
-        verdict = where(met, _CONVERGED, where(error < _INF, _STAGNATED, _NONFINITE))
         settled = c.active != unsettled
-        return (
-            c._replace(
-                active=running,
-                value=tree.select(ops, accept, c.z, c.value),
-                error=where(accept, error, c.error),
-                tolerance=where(accept, tolerance, c.tolerance),
-                best_step=best_step,
-                steps=where(settled, c.step, c.steps),
-                codes=where(settled, verdict, c.codes),
-            ),
-            running,
+        verdict = xp.where(met, _CONVERGED, xp.where(error < _INF, _STAGNATED, _NONFINITE))
+        return Carry(
+            z=c.z,
+            memory=c.memory,
+            step=step + 1,
+            floor=c.floor,
+            active=unsettled & (step < self.max_steps),
+            value=tree.select(ops, accept, c.z, c.value),
+            error=xp.where(accept, error, c.error),
+            tolerance=xp.where(accept, tolerance, c.tolerance),
+            best_step=best_step,
+            steps=xp.where(settled, step, c.steps),
+            codes=xp.where(settled, verdict, c.codes),
         )
 
     def run(

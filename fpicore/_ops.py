@@ -25,7 +25,7 @@ History = Any
 class Numbers(Protocol):
     """Functions on numbers, with the meaning that NumPy gives to their names.
 
-    ``sum``, ``max`` reduce the last axis, ``any`` and ``all`` every axis; ``diagonal`` and
+    ``indicator`` is 1 where a mask is true, else 0. ``sum``, ``max`` reduce the last axis, ``any`` and ``all`` every axis; ``diagonal`` and
     ``matvec`` act on the last two; ``shift_left`` and ``shift_right`` move entries one place
     along the last axis and fill with zero.
     """
@@ -34,6 +34,7 @@ class Numbers(Protocol):
     any: Callable[[Number], Number]
     all: Callable[[Number], Number]
     logical_not: Callable[[Number], Number]
+    indicator: Callable[[Number], Number]
     isfinite: Callable[[Number], Number]
     sqrt: Callable[[Number], Number]
     abs: Callable[[Number], Number]

@@ -26,6 +26,8 @@ class Problem:
     batch_ndim: int
     has_aux: bool
     atol: float
+    bare: bool
+    """z is a single tensor and f returns nothing else."""
 
     def evaluate(self, z: Leaves) -> tuple[Leaves, Any]:
         """The leaves of f(z) and its auxiliary output (None without).
@@ -33,7 +35,10 @@ class Problem:
         Raises:
             MapError: f(z) differs from z in structure, shape or dtype, or is no pair (z, aux).
         """
-        out = self.f(self.rebuild(z), *self.args)
+        return self._read(self.f(self.rebuild(z), *self.args), z)
+
+    def _read(self, out: Any, z: Leaves) -> tuple[Leaves, Any]:
+        """What f returned, checked."""
         aux = None
         if self.has_aux:
             if not isinstance(out, tuple) or len(out) != 2:
@@ -46,10 +51,20 @@ class Problem:
             new = self.backend.flatten_like(out, self.z0)
         except InputError as error:
             raise MapError(f"{error}; f must return the structure of z0") from None
-        return tuple([self._admit(i, a, b) for i, (a, b) in enumerate(zip(new, z, strict=True))]), aux
+        if len(new) == 1:
+            return (self._admit(0, new[0], z[0]),), aux
+        pairs = enumerate(zip(new, z, strict=True))
+        return tuple([self._admit(i, a, b) for i, (a, b) in pairs]), aux
 
     def map(self, z: Leaves) -> Leaves:
         """The leaves of f(z)."""
+        if self.bare:  # the common case: one tensor in, one out
+            out = self.f(z[0], *self.args)
+            if out.__class__ is z[0].__class__:
+                leaf = self.backend.admit(out, z[0])
+                if leaf is not None:
+                    return (leaf,)
+            return self._read(out, z)[0]
         return self.evaluate(z)[0]
 
     def _admit(self, index: int, new: Any, old: Any) -> Any:
@@ -101,6 +116,7 @@ def make_problem(
         batch_ndim=batch_ndim,
         has_aux=bool(has_aux),
         atol=atol,
+        bare=not has_aux and len(leaves) == 1 and rebuild(leaves) is leaves[0],
     )
 
 

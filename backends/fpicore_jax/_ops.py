@@ -32,6 +32,11 @@ class JaxNumbers:
     matvec = staticmethod(jnp.matvec)
 
     @staticmethod
+    def indicator(mask: Array) -> Array:
+        """1 or 0, in whatever dtype it meets."""
+        return jnp.where(mask, 1.0, 0.0)
+
+    @staticmethod
     def shift_left(x: Array) -> Array:
         """One place along the last axis."""
         return jnp.concatenate([x[..., 1:], jnp.zeros_like(x[..., :1])], axis=-1)
@@ -103,6 +108,7 @@ class JaxOps:
 
     def solve(self, matrix: Array, right: Array) -> Array:
         """LU with partial pivoting."""
+        right = jnp.broadcast_to(right.astype(matrix.dtype), matrix.shape[:-1])
         return jnp.linalg.solve(matrix, right[..., None])[..., 0]
 
     def cond(self, predicate: Array, true: Callable[[], Any], false: Callable[[], Any]) -> Any:

@@ -45,7 +45,8 @@ class TensorFlowHarness(Harness):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(args)
             loss, entries = self.objective(task, z0, data)(args)
-        gradients = tape.gradient(loss, list(args), tf.UnconnectedGradients.ZERO)
+        zero = tf.UnconnectedGradients.ZERO
+        gradients = tape.gradient(loss, list(args), unconnected_gradients=zero)
         return entries, tuple(gradients)
 
 
@@ -59,11 +60,11 @@ class Namespace:
 
     def __getattr__(self, name: str) -> Any:
         """Functions that TensorFlow has under the same name, or under one of its own."""
-        if name in _SAME:
+        if name in _SAME.split():
             return getattr(tf.math, name)
         if name in _RENAMED:
             return _RENAMED[name]
-        known = sorted({*_SAME, *_RENAMED, *(n for n in dir(type(self)) if n[0] != "_")})
+        known = sorted({*_SAME.split(), *_RENAMED, *(n for n in dir(type(self)) if n[0] != "_")})
         raise AttributeError(
             f"expected a function of the array API that this adapter of TensorFlow has, received "
             f"xp.{name}; use one of {', '.join(known)}, or give the map per framework, as "
@@ -103,7 +104,7 @@ class Namespace:
         return tf.where(condition, tf.convert_to_tensor(a, dtype), tf.convert_to_tensor(b, dtype))
 
     @staticmethod
-    def clip(x: Any, min: Any = None, max: Any = None) -> Any:  # noqa: A002
+    def clip(x: Any, min: Any = None, max: Any = None) -> Any:
         """Limit entries from below, above or both."""
         x = x if min is None else tf.maximum(x, min)
         return x if max is None else tf.minimum(x, max)
@@ -123,11 +124,11 @@ def _reduction(name: str) -> Callable[..., Any]:
     return function
 
 
-_SAME = frozenset(
-    "abs acos acosh add asin asinh atan atan2 atanh ceil cos cosh equal exp expm1 floor greater "
-    "greater_equal less less_equal log log1p logical_and logical_not logical_or maximum minimum "
-    "multiply not_equal pow sign sin sinh sqrt square subtract tan tanh".split()
-)
+_SAME = """
+abs acos acosh add asin asinh atan atan2 atanh ceil cos cosh equal exp expm1 floor greater
+greater_equal less less_equal log log1p logical_and logical_not logical_or maximum minimum
+multiply not_equal pow sign sin sinh sqrt square subtract tan tanh
+"""
 _RENAMED: dict[str, Any] = {
     **{name: _reduction(name) for name in ("mean", "max", "min", "prod", "any", "all")},
     "divide": tf.math.divide,

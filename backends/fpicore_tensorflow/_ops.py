@@ -41,6 +41,10 @@ class TensorFlowNumbers:
             b = tf.constant(b, self._dtype)
         return tf.where(mask, a, b)
 
+    def indicator(self, mask: Tensor) -> Tensor:
+        """1 or 0."""
+        return tf.cast(mask, self._dtype)
+
     def arange(self, length: int) -> Tensor:
         """0 … length − 1."""
         return tf.range(length, dtype=self._dtype)
@@ -168,6 +172,7 @@ class TensorFlowGraphOps(_Leaves):
         finite = tf.reduce_all(tf.math.is_finite(matrix), axis=(-2, -1))
         eye = tf.eye(matrix.shape[-1], dtype=self.dtype)
         safe = tf.where(finite[..., None, None], matrix, eye)
+        right = tf.broadcast_to(right, tf.shape(matrix)[:-1])
         x = tf.linalg.solve(safe, right[..., None])[..., 0]
         return tf.where(finite[..., None], x, tf.constant(float("nan"), self.dtype))
 

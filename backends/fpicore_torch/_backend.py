@@ -50,7 +50,7 @@ class TorchBackend:
         """The tensor if alike; under autocast, which narrows results on purpose, a cast of it."""
         if new.shape != old.shape or new.device != old.device:
             return None
-        if new.dtype == old.dtype:
+        if new.dtype is old.dtype:
             return new
         return new.to(old.dtype) if torch.is_autocast_enabled(old.device.type) else None
 

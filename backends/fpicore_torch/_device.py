@@ -37,6 +37,10 @@ class DeviceNumbers:
             return a if mask else b
         return torch.where(mask, a, b)
 
+    def indicator(self, mask: Tensor) -> Tensor:
+        """1 or 0."""
+        return mask.to(torch.float64)
+
     def arange(self, length: int) -> Tensor:
         """0 … length − 1."""
         return torch.arange(length, device=self._device)
@@ -81,13 +85,11 @@ class TorchDeviceOps(TorchOps):
         self.xp = DeviceNumbers(device)
         self._device = device
 
-    def dot(self, a: Tensor, b: Tensor) -> Any:
+    def dot(self, a: Tensor, b: Tensor) -> Tensor:
         """Per system Re Σ conj(a)·b."""
-        x, y = self._rows(a), self._rows(b)
-        if a is b:  # float64 sums: squares of narrower leaves cannot leave the range
-            wide = torch.complex128 if x.is_complex() else torch.float64
-            return torch.linalg.vector_norm(x, dim=-1, dtype=wide).square()
-        return self._number((torch.conj(x)[..., None, :] @ y[..., :, None])[..., 0, 0])
+        if a is b:
+            return self._squares(a)
+        return self._number(torch.linalg.vecdot(self._rows(a), self._rows(b)))
 
     def select(self, mask: Any, a: Tensor, b: Tensor) -> Tensor:
         """a or b by system."""
@@ -100,7 +102,8 @@ class TorchDeviceOps(TorchOps):
 
     def solve(self, matrix: Tensor, right: Tensor) -> Tensor:
         """LU without the host's check of its success; the core looks at the numbers instead."""
-        return torch.linalg.solve_ex(matrix, right)[0]
+        right = right.expand(matrix.shape[:-1])
+        return torch.linalg.solve_ex(matrix, right[..., None])[0][..., 0]
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
         """Python's while; reading the stop flag is the only wait."""
@@ -115,11 +118,16 @@ class TorchDeviceOps(TorchOps):
             return int(number) if integer else number
         return number.to(torch.int32) if integer else number
 
+    def _squares(self, a: Tensor) -> Tensor:
+        """Σ |a|² in float64, where the squares of narrower leaves cannot leave the range."""
+        wide = torch.complex128 if a.is_complex() else torch.float64
+        return torch.linalg.vector_norm(self._rows(a), dim=-1, dtype=wide).square()
+
     def _number(self, x: Tensor) -> Tensor:
         return (x.real if x.is_complex() else x).to(torch.float64)
 
-    def _tensor(self, s: Tensor, like: Tensor) -> Tensor:
-        return s.to(like.dtype)
+    def _coefficients(self, weights: Tensor, matrix: Tensor) -> Tensor:
+        return weights.to(matrix.dtype)
 
     def _spread(self, s: Tensor, a: Tensor) -> Tensor:
         column = s.view(*s.shape, *(1,) * (a.ndim - self.batch_ndim))

@@ -1,8 +1,7 @@
 """Ops on torch tensors. A history is one tensor of shape batch + (slots, entries)."""
 
-from functools import reduce
-from operator import mul
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +10,21 @@ from torch import Tensor
 from fpicore import HostNumbers
 
 _WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+_NUMPY = {
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+    torch.complex64: np.complex64,
+    torch.complex128: np.complex128,
+}
+
+
+class History(NamedTuple):
+    """Slots of one leaf."""
+
+    matrix: Tensor
+    """All of them, as batch + (slots, entries); float32 if the leaf is narrower."""
+    slots: tuple[Tensor, ...]
+    """Each of them, as a view shaped like the leaf."""
 
 
 class TorchOps(HostNumbers):
@@ -18,10 +32,15 @@ class TorchOps(HostNumbers):
 
     def dot(self, a: Tensor, b: Tensor) -> Any:
         """Per system Re Σ conj(a)·b."""
+        if a is b:
+            if not self.batch_ndim:
+                norm = torch.linalg.vector_norm(a, dtype=_WIDER.get(a.dtype)).item()
+                return norm * norm
+            return self._squares(a)
         x, y = self._rows(a), self._rows(b)
         if not self.batch_ndim:
-            return float(torch.vdot(x, y).real.item()) if x.is_complex() else torch.dot(x, y).item()
-        return self._number((torch.conj(x)[..., None, :] @ y[..., :, None])[..., 0, 0])
+            return self._number(torch.vdot(x, y))
+        return self._number(torch.linalg.vecdot(x, y))
 
     def peak(self, a: Tensor) -> Any:
         """Per system max |a|."""
@@ -41,43 +60,61 @@ class TorchOps(HostNumbers):
             return b
         return torch.where(self._spread(mask, a), a, b)
 
-    def history(self, leaf: Tensor, length: int) -> Tensor:
-        """Zeros, in float32 if the leaf is narrower."""
-        rows = self._rows(leaf)
-        return rows.new_zeros((*rows.shape[:-1], length, rows.shape[-1]))
+    def history(self, leaf: Tensor, length: int) -> History:
+        """Zeros."""
+        batch = leaf.shape[: self.batch_ndim]
+        size = math.prod(leaf.shape[self.batch_ndim :])
+        kind = _WIDER.get(leaf.dtype, leaf.dtype)
+        matrix = torch.zeros((*batch, length, size), dtype=kind, device=leaf.device)
+        slots = matrix.view(*batch, length, *leaf.shape[self.batch_ndim :]).unbind(self.batch_ndim)
+        return History(matrix, slots)
 
-    def store(self, history: Tensor, slot: Any, leaf: Tensor) -> Tensor:
+    def store(self, history: History, slot: Any, leaf: Tensor) -> History:
         """Overwrite a slot."""
-        history.select(-2, int(slot)).copy_(self._rows(leaf))
+        history.slots[int(slot)].copy_(leaf)
         return history
 
-    def project(self, history: Tensor, leaf: Tensor) -> Any:
+    def project(self, history: History, leaf: Tensor) -> Any:
         """Products of every slot with leaf."""
-        row = torch.conj(self._rows(leaf))
-        return self._number(history @ row if history.ndim == 2 else (history @ row[..., None])[..., 0])
+        matrix, row = history.matrix, self._rows(leaf)
+        if matrix.is_complex():
+            row = row.conj()
+        if matrix.ndim == 2:
+            return self._number(torch.mv(matrix, row))
+        return self._number(torch.matmul(matrix, row.unsqueeze(-1)).squeeze(-1))
 
-    def combine(self, weights: Any, history: Tensor, like: Tensor) -> Tensor:
+    def combine(self, weights: Any, history: History, like: Tensor) -> Tensor:
         """Weighted sum of the slots."""
-        coefficients = self._tensor(weights, history)
-        mixed = coefficients @ history if history.ndim == 2 else coefficients[..., None, :] @ history
-        return mixed.view(like.shape).to(like.dtype)
+        matrix = history.matrix
+        coefficients = self._coefficients(weights, matrix)
+        if matrix.ndim == 2:
+            mixed = torch.mv(matrix.t(), coefficients)
+        else:
+            mixed = coefficients.unsqueeze(-2) @ matrix
+        mixed = mixed.view(like.shape)
+        return mixed if mixed.dtype == like.dtype else mixed.to(like.dtype)
 
     def report(self, number: Any, integer: bool = False) -> Any:
         """Python scalars without a batch, else tensors on the CPU."""
         shown = super().report(number, integer)
         return torch.from_numpy(shown) if isinstance(shown, np.ndarray) else shown
 
+    def _squares(self, a: Tensor) -> Any:
+        """Per system Σ |a|²."""
+        norm = torch.linalg.vector_norm(self._rows(a), dim=-1, dtype=_WIDER.get(a.dtype))
+        return self._number(norm) ** 2
+
     def _rows(self, a: Tensor) -> Tensor:
         """a as batch + (entries,), half precision widened."""
-        rows = a.reshape(-1) if not self.batch_ndim else a.reshape(*a.shape[: self.batch_ndim], -1)
+        rows = a.reshape(*a.shape[: self.batch_ndim], -1) if self.batch_ndim else a.reshape(-1)
         return rows.to(_WIDER[rows.dtype]) if rows.dtype in _WIDER else rows
 
     def _number(self, x: Tensor) -> Any:
         real = x.real if x.is_complex() else x
         return real.numpy().astype(np.float64) if real.ndim else real.item()
 
-    def _tensor(self, s: Any, like: Tensor) -> Tensor:
-        return torch.from_numpy(s).to(like.dtype)
+    def _coefficients(self, weights: Any, matrix: Tensor) -> Tensor:
+        return torch.from_numpy(weights.astype(_NUMPY[matrix.dtype]))
 
     def _spread(self, s: Any, a: Tensor) -> Any:
         if not self.batch_ndim:

@@ -56,7 +56,8 @@ class Anderson(AbstractSolver):
         return _State(
             values=tree.history(ops, z, length),
             residuals=tree.history(ops, z, length),
-            gram=ops.numbers(z[0], 0.0, (length, length)),
+            # Empty slots stay uncoupled rows of the identity.
+            gram=ops.numbers(z[0], 0.0, (length, length)) + ops.xp.eye(length),
             count=ops.scalar(0.0),
             mixed=ops.numbers(z[0], 0.0) > 1.0,
             error=ops.numbers(z[0], float("inf")),
@@ -64,33 +65,26 @@ class Anderson(AbstractSolver):
 
     def step(self, ops: Ops, point: Point, state: _State) -> tuple[Leaves, _State]:
         """Mix the stored values; a plain step where mixing made things worse last time."""
-        length = self.history + 1
+        xp, length = ops.xp, self.history + 1
         slot = state.count % length
         values = tree.store(ops, state.values, slot, point.f)
         residuals = tree.store(ops, state.residuals, slot, point.residual)
         row = tree.project(ops, residuals, point.residual)
         gram = set_symmetric(ops, state.gram, slot, row)
-        alpha, sound = self._weights(ops, gram)
-        mixed = sound & ops.xp.logical_not(state.mixed & (point.error > state.error))
-        newest = ops.xp.where(one_hot(ops, slot, length), 1.0, 0.0)
-        alpha = ops.xp.where(column(ops, mixed), alpha, newest)
+        alpha, sound = self._weights(ops, gram, xp.indicator(xp.arange(length) <= state.count))
+        mixed = sound & xp.logical_not(state.mixed & (point.error > state.error))
+        if ops.traced or not xp.all(mixed):
+            plain = xp.indicator(one_hot(ops, slot, length))
+            alpha = xp.where(column(ops, mixed), alpha, plain)
         z = tree.combine(ops, alpha, values, point.f)
         if self.mixing < 1.0:
             excess = tree.combine(ops, (1.0 - self.mixing) * alpha, residuals, point.f)
             z = tree.subtract(z, excess)
         return z, _State(values, residuals, gram, state.count + 1, mixed, point.error)
 
-    def _weights(self, ops: Ops, gram: Number) -> tuple[Number, Number]:
-        """α and whether it is finite, per system; empty slots have a zero diagonal and get 0."""
-        xp = ops.xp
-        squares = xp.diagonal(gram)
-        filled = squares > 0.0
-        inverse = xp.where(filled, 1.0 / xp.sqrt(squares), 0.0)
-        scaled = gram * inverse[..., :, None] * inverse[..., None, :]
+    def _weights(self, ops: Ops, gram: Number, filled: Number) -> tuple[Number, Number]:
+        """α, zero for empty slots, and whether it is finite, per system."""
         ridge = max(self.regularization, 16.0 * ops.eps)
-        matrix = scaled + xp.eye(self.history + 1) * xp.where(filled, ridge, 1.0)[..., None, :]
-        # Relative to the largest, so that weights of tiny residuals cannot overflow.
-        relative = inverse / xp.max(inverse)[..., None]
-        alpha = relative * ops.solve(matrix, relative)
-        alpha = alpha / xp.sum(alpha)[..., None]
-        return alpha, xp.isfinite(xp.sum(alpha))
+        alpha = ops.solve(gram * (1.0 + ridge * ops.xp.eye(self.history + 1)), filled)
+        total = ops.xp.sum(alpha)
+        return alpha / column(ops, total), ops.xp.isfinite(1.0 / total)

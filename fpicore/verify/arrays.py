@@ -109,11 +109,11 @@ def system_error(layout: Layout, value: Tree, truth: Tree) -> float:
 def leaf_error(values: Sequence[Array], truths: Sequence[Array]) -> float:
     """The largest ‖value − truth‖ / ‖truth‖ over leaves; inf if not finite.
 
-    A leaf whose norm is below 1e-3 of the largest is measured against that: it may be zero, or
-    the rounding error of the others.
+    A leaf whose norm is below a tenth of the largest is measured against that tenth: it may be
+    zero, or the difference of large terms.
     """
     sizes = [float(np.linalg.norm(truth)) for truth in truths]
-    floor = 1e-3 * max(sizes, default=0.0) or 1.0
+    floor = 0.1 * max(sizes, default=0.0) or 1.0
     errors = [
         float(np.linalg.norm(value - truth)) / max(size, floor)
         for value, truth, size in zip(values, truths, sizes, strict=True)

@@ -25,10 +25,11 @@ class Verdict(StrEnum):
     NO_MAP = "no map"
     """The problem gives no map for this framework."""
     NOT_CONVERGED = "not converged"
-    FALSE_CONVERGENCE = "claims to converge"
-    WRONG_VALUE = "value differs"
-    WRONG_GRADIENT = "gradient differs"
-    WRONG_REFERENCE = "reference differs"
+    FALSE_CONVERGENCE = "false claim"
+    """The problem says that the solver cannot converge, and it claims to have."""
+    WRONG_VALUE = "wrong value"
+    WRONG_GRADIENT = "wrong gradient"
+    WRONG_REFERENCE = "wrong reference"
     """The reference is not the answer that the problem states."""
     ERROR = "error"
 
@@ -73,12 +74,14 @@ class Agreement:
     frameworks: tuple[str, ...]
     value_error: float
     gradient_error: float
-    tolerance: float
+    value_tolerance: float
+    gradient_tolerance: float
 
     @property
     def passed(self) -> bool:
         """Whether they agree."""
-        return max(self.value_error, self.gradient_error) <= self.tolerance
+        value = self.value_error <= self.value_tolerance
+        return value and self.gradient_error <= self.gradient_tolerance
 
 
 @dataclass(frozen=True)

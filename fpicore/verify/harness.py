@@ -50,9 +50,7 @@ class Task:
 
     def adjoint(self) -> Implicit:
         """The gradient strategy: exact, as tight as the solve; its effect is measured."""
-        return Implicit(
-            rtol=self.rtol, max_steps=self.problem.max_steps, on_failure="ignore"
-        )
+        return Implicit(rtol=self.rtol, max_steps=self.problem.max_steps, on_failure="ignore")
 
 
 class Harness(ABC):
@@ -181,4 +179,3 @@ class Harness(ABC):
     def _number(self, value: Any) -> Array:
         plain = isinstance(value, (int, float, np.ndarray, np.generic))
         return np.asarray(value) if plain else self.to_numpy(value)
-

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, Layout, Tree, leaves, system_error
+from .arrays import Array, Layout, Tree, leaf_error, leaves, system_error
 from .dense import Dense, Functions
 from .derivatives import ComplexStep
 from .problem import Problem
@@ -20,6 +20,9 @@ _NEWTON_STEPS = 100
 _HALVINGS = 40
 _SETTLED = 1e-12
 """Newton must bring ‖f(z) − z‖ / ‖f(z)‖ of every system to this."""
+
+_PROBE = 1e-6
+"""Relative residual for which the gradient's sensitivity is measured."""
 
 
 class NoReferenceError(Exception):
@@ -35,6 +38,8 @@ class Reference:
     gradients: tuple[Array, ...]
     condition: float
     """The largest ‖(I − J)⁻¹‖₂ of a system: a residual r leaves an error of up to this times r."""
+    gradient_condition: float
+    """Relative change of the gradient per unit of relative residual, forward and adjoint."""
     radius: float
     """The largest spectral radius of a system's Jacobian."""
     method: str
@@ -97,9 +102,7 @@ def _newton(dense: Dense, x: Array) -> Array:
     return x
 
 
-def _line_search(
-    dense: Dense, x: Array, residual: Array, step: Array
-) -> tuple[Array, Array]:
+def _line_search(dense: Dense, x: Array, residual: Array, step: Array) -> tuple[Array, Array]:
     """Halve the steps of those systems whose residual does not decrease; 0 where none does."""
     error = np.linalg.norm(residual, axis=1)
     length = np.ones(len(x))
@@ -143,15 +146,44 @@ def _differentiate(dense: Dense, x: Array) -> Reference:
     """The adjoint and the gradients at the fixed point."""
     jacobians = dense.jacobian(x)
     matrices = np.eye(x.shape[1]) - jacobians
-    adjoint = _solve(np.swapaxes(matrices, 1, 2), dense.loss_gradient(x))
+    adjoint = _adjoint(dense, x, matrices)
     gradients = dense.gradients(x, adjoint)
     return Reference(
         value=dense.layout.unpack(x),
         loss=float(dense.loss(x)),
         gradients=gradients,
-        condition=float(np.linalg.norm(np.linalg.inv(matrices), 2, axis=(1, 2)).max()),
+        condition=float((1.0 / np.linalg.svd(matrices, compute_uv=False)).max()),
+        gradient_condition=_gradient_condition(dense, x, matrices, gradients),
         radius=float(np.abs(np.linalg.eigvals(jacobians)).max()),
         method=dense.derivative.name,
         accuracy=dense.derivative.accuracy,
         source=dense.functions.source,
     )
+
+
+def _adjoint(dense: Dense, x: Array, matrices: Array) -> Array:
+    return _solve(np.swapaxes(matrices, 1, 2), dense.loss_gradient(x))
+
+
+def _gradient_condition(
+    dense: Dense, x: Array, matrices: Array, gradients: tuple[Array, ...]
+) -> float:
+    """The gradient's relative change per unit of relative residual, in z* and in the adjoint.
+
+    Measured for a residual with every component about as large as it can be: standard normal
+    numbers, and on top the singular vector along which (I − J)⁻¹ amplifies most.
+    """
+    left, _, right = np.linalg.svd(matrices)
+    random = np.random.default_rng(2)
+
+    def residual(worst: Array, size: Array) -> Array:
+        noise = random.standard_normal(x.shape)
+        along = np.sum(noise * worst, axis=1, keepdims=True)
+        scale = _PROBE * np.linalg.norm(size, axis=1, keepdims=True)
+        return scale * (noise + np.copysign(1.0, along) * worst)
+
+    moved = x + _solve(matrices, residual(left[:, :, -1], x))
+    error = residual(right[:, -1, :], dense.loss_gradient(x))
+    adjoint = _adjoint(dense, moved, np.eye(x.shape[1]) - dense.jacobian(moved))
+    adjoint = adjoint + _solve(np.swapaxes(matrices, 1, 2), error)
+    return leaf_error(dense.gradients(moved, adjoint), gradients) / _PROBE

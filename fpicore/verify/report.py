@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import Check, Verdict
+from .checks import Agreement, Check, Verdict
 from .extras import require
 from .run import Findings
 
@@ -68,8 +68,10 @@ def show(findings: Findings, environment: Environment) -> None:
     console: Any = require("rich.console", "the table", "rich").Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, _WIDTH)
+    console.print("Each framework against the dense float64 reference, relative errors")
     console.print(_checks_table(findings))
     if findings.agreements:
+        console.print("Frameworks against each other, largest relative difference")
         console.print(_agreements_table(findings))
     for line in _notes(findings):
         console.print(line, markup=False, soft_wrap=True)
@@ -87,7 +89,7 @@ def summary(findings: Findings, environment: Environment) -> str:
         f"({tolerances.dtype}, rtol {tolerances.rtol:.0e}, {environment.seconds:.0f} s)"
     )
     if findings.failures:
-        return f"FAILED: {findings.failures} of {done}"
+        return f"FAILED, {findings.failures} times: {done}"
     return f"All right: {done}"
 
 
@@ -129,10 +131,10 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _table(title: str, *columns: tuple[str, str]) -> Any:
+def _table(*columns: tuple[str, str]) -> Any:
     tables: Any = require("rich.table", "the table", "rich")
     box: Any = require("rich.box", "the table", "rich")
-    table = tables.Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = tables.Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name, justify in columns:
         table.add_column(name, justify=justify, no_wrap=True)
     return table
@@ -140,7 +142,6 @@ def _table(title: str, *columns: tuple[str, str]) -> Any:
 
 def _checks_table(findings: Findings) -> Any:
     table = _table(
-        "Each framework against the dense float64 reference (relative errors)",
         ("problem", "left"),
         ("framework", "left"),
         ("solver", "left"),
@@ -170,26 +171,31 @@ def _checks_table(findings: Findings) -> Any:
 
 def _agreements_table(findings: Findings) -> Any:
     solvers = list(dict.fromkeys(a.solver for a in findings.agreements))
-    table = _table(
-        "Frameworks against each other (largest relative difference of value and gradients)",
-        ("problem", "left"),
-        *((solver, "right") for solver in solvers),
-        ("tolerance", "right"),
-    )
+    columns = [(solver, "right") for solver in solvers]
+    table = _table(("problem", "left"), ("of", "left"), *columns, ("allowed", "right"))
     for problem in dict.fromkeys(a.problem for a in findings.agreements):
         found = {a.solver: a for a in findings.agreements if a.problem == problem}
-        cells = [
-            _colour(_number(max(a.value_error, a.gradient_error)), a.passed) if a else ""
-            for a in map(found.get, solvers)
-        ]
-        table.add_row(problem, *cells, _number(next(iter(found.values())).tolerance))
+        first = next(iter(found.values()))
+        for quantity in ("value", "gradient"):
+            cells = [_agreement_cell(found.get(solver), quantity) for solver in solvers]
+            allowed = getattr(first, f"{quantity}_tolerance")
+            table.add_row(
+                problem if quantity == "value" else "", quantity, *cells, _number(allowed)
+            )
     return table
+
+
+def _agreement_cell(agreement: Agreement | None, quantity: str) -> str:
+    if agreement is None:
+        return "–"
+    error, allowed = (getattr(agreement, f"{quantity}_{what}") for what in ("error", "tolerance"))
+    return _colour(_number(error), error <= allowed)
 
 
 def _notes(findings: Findings) -> Iterator[str]:
     for item in findings.references:
         if item.verdict is Verdict.WRONG_REFERENCE:
-            yield f"{item.problem}: the reference misses the stated answer by {item.exact_error:.1e}"
+            yield f"{item.problem}: the reference misses the exact answer by {item.exact_error:.1e}"
         if item.note:
             yield f"{item.problem}: no reference. {item.note}"
         if item.method == "central differences":
@@ -200,8 +206,11 @@ def _notes(findings: Findings) -> Iterator[str]:
     excluded = {(c.problem, c.solver, c.note) for c in findings.checks if _is_excluded(c)}
     for problem, solver, note in sorted(excluded):
         yield f"{problem}: {solver} must not converge, and must say so: {note}"
+    notes: dict[str, list[str]] = {}
     for check in findings.checks:
-        yield from _check_notes(check)
+        for note in _check_notes(check):
+            notes.setdefault(note, []).append(_label(check))
+    yield from (f"{'; '.join(labels)}: {note}" for note, labels in notes.items())
     for check in findings.uncompared:
         yield f"{_label(check)}: compared with nothing: no reference, no second framework"
 
@@ -209,13 +218,13 @@ def _notes(findings: Findings) -> Iterator[str]:
 def _check_notes(check: Check) -> Iterator[str]:
     if check.verdict is Verdict.NOT_CONVERGED:
         counts = ", ".join(f"{count} {name}" for name, count in check.statuses.items())
-        yield f"{_label(check)}: {counts}"
+        yield counts
     elif check.note and not _is_excluded(check):
-        yield f"{_label(check)}: {check.note}"
+        yield check.note
     errors = (check.value_error, check.value_tolerance, check.gradient_error)
     if check.verdict in (Verdict.WRONG_VALUE, Verdict.WRONG_GRADIENT) and None not in errors:
         yield (
-            f"{_label(check)}: value within {check.value_error:.1e} (allowed "
+            f"value within {check.value_error:.1e} (allowed "
             f"{check.value_tolerance:.1e}), gradient within {check.gradient_error:.1e} (allowed "
             f"{check.gradient_tolerance:.1e})"
         )

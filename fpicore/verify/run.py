@@ -2,9 +2,11 @@
 
 import itertools
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from .._errors import ConvergenceWarning, PrecisionWarning
 from .._solver import AbstractSolver
@@ -25,6 +27,8 @@ SOLVERS: Mapping[str, AbstractSolver] = {
     "broyden": Broyden(),
 }
 """The strategies by name, with their default options."""
+_LONGEST = 500
+"""Characters of an exception's message that are kept."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class ReferenceSummary:
     problem: str
     verdict: Verdict
     condition: float | None = None
+    gradient_condition: float | None = None
     radius: float | None = None
     method: str | None = None
     accuracy: float | None = None
@@ -104,11 +109,10 @@ class Campaign:
             findings.checks.append(check)
             if check.verdict is not Verdict.NOT_APPLICABLE and found:
                 runs[solver][harness.name] = found
-        reference = references[0] if references else None
-        tolerance = findings.tolerances.agreement(reference)
+        allowed = [findings.tolerances.agreement(r) for r in references or [None]]
         for solver, by_framework in runs.items():
             if len(by_framework) > 1:
-                agreement = _agreement(problem, solver, by_framework, tolerance)
+                agreement = _agreement(problem, solver, by_framework, allowed)
                 findings.agreements.append(agreement)
 
     def _check(
@@ -130,8 +134,7 @@ class Campaign:
                 warnings.simplefilter("always")
                 runs = _solve(subject, harness, solver, tolerances.rtol, self.dtype, str(mode))
         except Exception as error:  # whatever a framework raises is a finding, not an abort
-            note = f"{type(error).__name__}: {error}"
-            return replace(check, verdict=Verdict.ERROR, note=note), []
+            return replace(check, verdict=Verdict.ERROR, note=_describe(error)), []
         excluded = problem.excluded.get(solver)
         measure = distance(problem, runs, references) if references and not excluded else None
         counts = statuses(runs)
@@ -176,8 +179,7 @@ def _reference(
             subject, lambda args, data: solve_reference(problem, functions, args, data)
         )
     except Exception as error:  # a user's map may raise anything; the note says what
-        known = isinstance(error, NoReferenceError)
-        note = str(error) if known else f"{type(error).__name__}: {error}"
+        note = str(error) if isinstance(error, NoReferenceError) else _describe(error)
         return [], ReferenceSummary(problem.name, Verdict.NO_REFERENCE, note=note)
     first = references[0]
     error = exactness(problem, first)
@@ -186,6 +188,7 @@ def _reference(
         problem=problem.name,
         verdict=Verdict.WRONG_REFERENCE if wrong else Verdict.OK,
         condition=max(r.condition for r in references),
+        gradient_condition=max(r.gradient_condition for r in references),
         radius=max(r.radius for r in references),
         method=first.method,
         accuracy=max(r.accuracy for r in references),
@@ -206,7 +209,7 @@ def _functions(problem: Problem, harnesses: Sequence[Harness]) -> Functions:
 
 
 def _agreement(
-    problem: Problem, solver: str, runs: dict[str, list[Run]], tolerance: float
+    problem: Problem, solver: str, runs: dict[str, list[Run]], allowed: list[tuple[float, float]]
 ) -> Agreement:
     pairs = itertools.combinations(runs.values(), 2)
     measures = [distance(problem, a, b) for a, b in pairs]
@@ -216,7 +219,8 @@ def _agreement(
         frameworks=tuple(runs),
         value_error=max(m.value for m in measures),
         gradient_error=max(m.gradient for m in measures),
-        tolerance=tolerance,
+        value_tolerance=max(value for value, _ in allowed),
+        gradient_tolerance=max(gradient for _, gradient in allowed),
     )
 
 
@@ -235,6 +239,14 @@ def _rounded_problem(problem: Problem, dtype: str) -> Problem:
 
 def _round(tree: object, dtype: str) -> object:
     return convert(lambda leaf: cast(cast(leaf, dtype), "float64"), tree)
+
+
+def _describe(error: Exception) -> str:
+    """The error and the place that raised it; assertions and some others have no message."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    text = " ".join(str(error).split())
+    place = f"{Path(last.filename).name}:{last.lineno}"
+    return f"{type(error).__name__} at {place}: {text[:_LONGEST] or last.line}"
 
 
 def _own_warnings(caught: Sequence[warnings.WarningMessage]) -> str:

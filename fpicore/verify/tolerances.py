@@ -13,7 +13,8 @@ class Tolerances:
 
     All errors are relative. A solve that stops at ‖f(z) − z‖ ≤ rtol·‖f(z)‖ leaves an error in z of
     up to κ·rtol, κ = ‖(I − J)⁻¹‖, and rounding in f adds a few units of the precision, also times
-    κ. ``bound`` is that estimate, doubled. An error is accepted up to ``floor`` or ``bound``,
+    κ. For gradients κ is their own condition number, measured by perturbing z* and the adjoint.
+    ``bound`` is that estimate, doubled. An error is accepted up to the floor or the bound,
     whichever is larger: the floor decides for well-conditioned problems, the bound for the others.
     """
 
@@ -38,13 +39,15 @@ class Tolerances:
 
     def gradient(self, reference: Reference) -> float:
         """Accepted relative error of a gradient; also what the reference's derivatives allow."""
-        differences = 10.0 * max(1.0, reference.condition) * reference.accuracy
-        return max(self.floor, self.bound(reference.condition), differences)
+        differences = 10.0 * max(1.0, reference.gradient_condition) * reference.accuracy
+        return max(self.floor, self.bound(reference.gradient_condition), differences)
 
-    def agreement(self, reference: Reference | None) -> float:
-        """Accepted relative distance between frameworks; the floor for κ unknown."""
-        bound = 0.0 if reference is None else self.bound(reference.condition)
-        return max(self.agreement_floor, bound)
+    def agreement(self, reference: Reference | None) -> tuple[float, float]:
+        """Accepted distances of frameworks' values and gradients; the floor for κ unknown."""
+        if reference is None:
+            return self.agreement_floor, self.agreement_floor
+        bounds = self.bound(reference.condition), self.bound(reference.gradient_condition)
+        return max(self.agreement_floor, bounds[0]), max(self.agreement_floor, bounds[1])
 
     def reference(self, reference: Reference) -> float:
         """Accepted relative distance of the reference from a stated answer."""
