@@ -25,6 +25,10 @@ from .verify.tolerances import TOLERANCES
 from .verify.training import Subject, problem_of
 
 _MODES = ("eager", "jit", "graph", "xla")
+_DESCRIPTION = """\
+Solves and differentiates problems in every installed framework with every solver. Compares value
+and gradients with a dense float64 reference computed in NumPy, and the frameworks with each other.
+"""
 _EPILOG = """\
 exit status: 0 all right, 1 something differs or fails, 2 the command could not be carried out.
 
@@ -60,9 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser(
         "verify",
         help="solve and differentiate problems in every framework, and compare",
-        description="Solves and differentiates problems in every installed framework with every "
-        "solver; compares value and gradients with a dense float64 reference computed in NumPy, "
-        "and the frameworks with each other.",
+        description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -102,12 +104,13 @@ def _verify(options: argparse.Namespace) -> int:
     absent = dict.fromkeys(missing, "not installed")
     harnesses = _load(names, named=options.backend is not None, absent=absent)
     _check_selection(harnesses, subjects, options.mode)
-    silent = Campaign(harnesses, solvers, options.dtype, options.mode)
-    with progress(silent.pieces(subjects)) as announce:
-        findings = Campaign(harnesses, solvers, options.dtype, options.mode, announce).run(subjects)
+    campaign = Campaign(harnesses, solvers, options.dtype, options.mode)
+    with progress(campaign.pieces(subjects)) as announce:
+        findings = campaign.run(subjects, announce)
     environment = Environment(
         fpicore=__version__,
         frameworks={harness.name: version(harness.name) for harness in harnesses},
+        modes={harness.name: campaign.mode_of(harness) for harness in harnesses},
         absent=absent,
         seconds=time.perf_counter() - started,
     )
@@ -167,7 +170,8 @@ def _load(names: list[str], *, named: bool, absent: dict[str, str]) -> list[Harn
 
 
 def _started(harness: Harness) -> Harness:
-    """The harness, after a first tensor: frameworks look for devices only then."""
+    """The harness, with what it imports late, and after a first tensor: that starts devices."""
+    _ = harness.namespace
     with harness.precision("float64"):
         harness.asarray(np.zeros(()))
     return harness

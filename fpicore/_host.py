@@ -20,6 +20,7 @@ class HostNamespace:
     arange = staticmethod(lru_cache(np.arange))
     eye = staticmethod(lru_cache(np.eye))
     minimum = staticmethod(min)
+    zeros_like = staticmethod(np.zeros_like)
 
     @staticmethod
     def where(mask: Number, a: Number, b: Number) -> Number:
@@ -76,16 +77,16 @@ class HostNamespace:
         return x.diagonal(axis1=-2, axis2=-1)
 
     @staticmethod
+    def transpose(x: Number) -> Number:
+        return x.swapaxes(-1, -2)
+
+    @staticmethod
     def matvec(matrix: Number, x: Number) -> Number:
-        return (matrix @ x[..., None])[..., 0]
+        return matrix @ x if matrix.ndim == 2 else (matrix @ x[..., None])[..., 0]
 
     @staticmethod
-    def shift_left(x: Number) -> Number:
-        return np.concatenate([x[..., 1:], np.zeros_like(x[..., :1])], axis=-1)
-
-    @staticmethod
-    def shift_right(x: Number) -> Number:
-        return np.concatenate([np.zeros_like(x[..., :1]), x[..., :-1]], axis=-1)
+    def roll(x: Number, places: int) -> Number:
+        return np.concatenate([x[..., -places:], x[..., :-places]], axis=-1)
 
 
 class HostNumbers:

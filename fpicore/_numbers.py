@@ -13,6 +13,11 @@ def one_hot(ops: Ops, slot: Number, length: int) -> Number:
     return ops.xp.arange(length) == slot
 
 
+def outer(a: Number, b: Number) -> Number:
+    """a bᵀ over the last axes."""
+    return a[..., :, None] * b[..., None, :]
+
+
 def set_symmetric(ops: Ops, matrix: Number, slot: Number, row: Number) -> Number:
     """The matrix with one row and the same column replaced; in place where that is possible."""
     if not ops.traced:

@@ -25,9 +25,8 @@ History = Any
 class Numbers(Protocol):
     """Functions on numbers, with the meaning that NumPy gives to their names.
 
-    ``indicator`` is 1 where a mask is true, else 0. ``sum``, ``max`` reduce the last axis, ``any`` and ``all`` every axis; ``diagonal`` and
-    ``matvec`` act on the last two; ``shift_left`` and ``shift_right`` move entries one place
-    along the last axis and fill with zero.
+    ``indicator`` is 1 where a mask is true, else 0. ``sum``, ``max`` reduce the last axis, ``any`` and ``all`` every axis; ``diagonal``,
+    ``transpose`` and ``matvec`` act on the last two; ``roll`` shifts the last axis in a circle.
     """
 
     where: Callable[..., Number]
@@ -45,9 +44,10 @@ class Numbers(Protocol):
     arange: Callable[[int], Number]
     eye: Callable[[int], Number]
     diagonal: Callable[[Number], Number]
+    transpose: Callable[[Number], Number]
     matvec: Callable[[Number, Number], Number]
-    shift_left: Callable[[Number], Number]
-    shift_right: Callable[[Number], Number]
+    zeros_like: Callable[[Number], Number]
+    roll: Callable[[Number, int], Number]
 
 
 class Process(Protocol):
@@ -114,7 +114,11 @@ class Ops(Protocol):
         ...
 
     def solve(self, matrix: Number, right: Number) -> Number:
-        """Per system the solution x of matrix·x = right; rubbish, not an exception, if singular."""
+        """Per system x with matrix·x = right, the matrix symmetric and positive definite.
+
+        ``right`` may lack the batch axes. A matrix that is singular or not finite gives rubbish
+        for its own system, never an exception.
+        """
         ...
 
     def cond(self, predicate: Number, true: Callable[[], Any], false: Callable[[], Any]) -> Any:

@@ -47,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "framework(name): a test of one framework",
         "gradients: needs automatic differentiation, which NumPy lacks",
         "modes(*names): runs in these modes only, as compilation is slow",
+        "bug(reason, **parameters): fails for these parameters, for a known reason",
     ):
         config.addinivalue_line("markers", line)
     for name in config.getoption("--backend") or ():
@@ -62,7 +63,11 @@ def _selected(config: pytest.Config) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of frameworks that were not named."""
+    """Leave out the tests of frameworks that were not named; expect the known bugs."""
+    for item in items:
+        for bug in item.iter_markers("bug"):
+            if _applies(item, bug.kwargs):
+                item.add_marker(pytest.mark.xfail(reason=bug.args[0], strict=True))
     selected = _selected(config)
     left_out = [item for item in items if not _wanted(item, selected)]
     if left_out:
@@ -73,6 +78,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _wanted(item: pytest.Item, selected: list[str]) -> bool:
     marker = item.get_closest_marker("framework")
     return marker is None or set(marker.args) <= set(selected)
+
+
+def _applies(item: Any, conditions: dict[str, Any]) -> bool:
+    """Whether every named parameter has the value, or one of the values."""
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    return all(
+        given.get(name) in (value if isinstance(value, tuple) else (value,))
+        for name, value in conditions.items()
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -71,6 +71,17 @@ class Lab:
         """The gradient as a function of tensors."""
         return getattr(self, f"_{self.name}_gradient")(function)
 
+    def hessian_product(
+        self, function: Function, x: Tree, direction: Tree, mode: str = "eager"
+    ) -> Tree:
+        """The second derivative of a scalar function of one array, times a direction."""
+
+        def slope(x: Any, direction: Any) -> Any:
+            gradient = getattr(self, f"_{self.name}_gradient")(function, again=True)(x)[0]
+            return self.xp.sum(gradient * direction)
+
+        return self.gradient(slope, x, direction, mode=mode)[0]
+
     def solve(
         self, problem: Problem, solver: Any, *, rtol: float = 1e-12, mode: str = "eager"
     ) -> Run:
@@ -124,28 +135,33 @@ class Lab:
         return self._harness.to_numpy(leaf)
 
     @staticmethod
-    def _torch_gradient(function: Function) -> Function:
+    def _torch_gradient(function: Function, again: bool = False) -> Function:
         import torch
 
         def gradient(*args: Tree) -> Tree:
-            parameters = tuple(leaf.requires_grad_() for leaf in leaves(args))
+            inputs = leaves(args)
+            for leaf in inputs:
+                leaf.requires_grad_(leaf.is_floating_point() or leaf.is_complex())
+            value = function(*args)
             found = torch.autograd.grad(
-                function(*args), parameters, allow_unused=True, materialize_grads=True
+                value, inputs, create_graph=again, allow_unused=True, materialize_grads=True
             )
             return rebuild(args, found)
 
         return gradient
 
     @staticmethod
-    def _jax_gradient(function: Function) -> Function:
+    def _jax_gradient(function: Function, again: bool = False) -> Function:
         import jax
 
+        del again  # a gradient is a function like any other
         return lambda *args: jax.grad(function, argnums=tuple(range(len(args))))(*args)
 
     @staticmethod
-    def _tensorflow_gradient(function: Function) -> Function:
+    def _tensorflow_gradient(function: Function, again: bool = False) -> Function:
         import tensorflow as tf
 
+        del again  # an outer tape records the gradient
         def gradient(*args: Tree) -> Tree:
             with tf.GradientTape() as tape:
                 tape.watch(args)

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fpicore import Result
@@ -51,6 +51,7 @@ def solve(lab: Lab, solver: str, *arrays: np.ndarray, batch_ndim: int = 1) -> Fo
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**16), hardest=st.floats(0.3, 0.9))
 def test_batch_equals_its_systems(lab: Lab, solver: str, seed: int, hardest: float) -> None:
     arrays = systems(seed, hardest)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fpicore import Result
@@ -20,6 +20,7 @@ NORMS = {
 N = 4
 RECORDING = {"numpy": 0, "torch": 1, "jax": 0, "tensorflow": 1}
 """Evaluations after the solve, of the linearisation at z*; JAX makes it when it differentiates."""
+FLOAT32_STATS = "eager TensorFlow rounds residual and tolerance of a single system to float32"
 
 seeds = st.integers(0, 2**16)
 contraction = st.floats(0.0, 0.95)
@@ -35,7 +36,9 @@ def f(xp: Any, z: Any, matrix: Any, shift: Any) -> Any:
     return xp.matmul(matrix, z) + 0.1 * xp.sin(z) + shift
 
 
+@pytest.mark.bug(FLOAT32_STATS, lab="tensorflow")
 @pytest.mark.parametrize("solver", SOLVERS)
+@settings(max_examples=10)
 @given(
     seed=seeds, rho=contraction, rtol=st.sampled_from([1e-3, 1e-9]), norm=st.sampled_from([*NORMS])
 )
@@ -64,6 +67,7 @@ def test_returned_point_satisfies_its_certificate(
     assert float(lab.numpy(sol.stats.residual)) <= float(lab.numpy(sol.stats.tolerance))
 
 
+@pytest.mark.bug(FLOAT32_STATS, lab="tensorflow")
 @pytest.mark.parametrize("damping", [0.5, 1.0])
 def test_residual_is_undamped(lab: Lab, fpi: Any, damping: float) -> None:
     matrix, shift = linear(0, -0.5, 0.5)
@@ -97,6 +101,7 @@ def test_atol_adds_to_rtol(lab: Lab, fpi: Any) -> None:
     assert float(lab.numpy(sol.stats.tolerance)) == pytest.approx(1e-3 + 1e-3 * size)
 
 
+@settings(max_examples=10)
 @given(seed=seeds, low=st.floats(-0.9, 0.0), high=st.floats(0.0, 0.9))
 def test_every_solver_finds_the_same_point(
     lab: Lab, fpi: Any, seed: int, low: float, high: float
@@ -108,6 +113,7 @@ def test_every_solver_finds_the_same_point(
         np.testing.assert_allclose(value, exact, rtol=0, atol=2e-8 * np.linalg.norm(exact))
 
 
+@settings(max_examples=10)
 @given(seed=seeds, low=st.floats(-3.0, -1.1), high=st.floats(0.0, 0.8))
 def test_accelerated_solvers_find_expansive_points(
     lab: Lab, fpi: Any, seed: int, low: float, high: float

@@ -98,9 +98,15 @@ BAD = {
     "a key is extra": lambda z: {**z, "c": z["a"]},
     "a leaf instead of a dict": lambda z: z["a"],
     "a leaf became a list": lambda z: {"a": [z["a"]], "b": z["b"]},
-    "a leaf is None": lambda z: {"a": z["a"], "b": None},
-    "a leaf is a number": lambda z: {"a": z["a"], "b": 1.0},
 }
+
+
+@pytest.mark.bug("a leaf that is no tensor ends in an AttributeError", lab="tensorflow")
+@pytest.mark.parametrize("leaf", [None, 1.0, "text"])
+def test_a_leaf_that_is_no_tensor_is_an_error(lab: Lab, fpi: Any, leaf: Any) -> None:
+    zero = {"a": lab.tensor(np.zeros(2)), "b": lab.tensor(np.ones(2))}
+    with pytest.raises(MapError, match=r"(?s)expected.*f\(z\).*received|f\(z\).*structure"):
+        fpi.fixed_point(lambda z: {"a": z["a"], "b": leaf}, zero)
 
 
 @pytest.mark.parametrize("f", BAD.values(), ids=BAD)

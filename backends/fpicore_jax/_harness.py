@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib import import_module
 from typing import Any, ClassVar
 
 import jax
@@ -35,7 +36,10 @@ class JAXHarness(Harness):
 
     def precision(self, dtype: str) -> AbstractContextManager[Any]:
         """64-bit mode in this context alone; outside of it JAX truncates float64."""
-        return jax.enable_x64(dtype == "float64")
+        enable_x64: Any = getattr(jax, "enable_x64", None)
+        if enable_x64 is None:  # older versions have it elsewhere
+            enable_x64 = import_module("jax.experimental").enable_x64
+        return enable_x64(dtype == "float64")
 
     def compile(self, function: Callable[..., Any], mode: str) -> Callable[..., Any]:
         """``jax.jit`` in mode jit."""

@@ -27,7 +27,9 @@ class TensorFlowNumbers:
     maximum = staticmethod(tf.maximum)
     minimum = staticmethod(tf.minimum)
     diagonal = staticmethod(tf.linalg.diag_part)
+    transpose = staticmethod(tf.linalg.matrix_transpose)
     matvec = staticmethod(tf.linalg.matvec)
+    zeros_like = staticmethod(tf.zeros_like)
 
     def __init__(self, dtype: Any) -> None:
         """Constants are made in ``dtype``; TensorFlow promotes nothing."""
@@ -61,13 +63,9 @@ class TensorFlowNumbers:
         """Over the last axis."""
         return tf.reduce_max(x, axis=-1)
 
-    def shift_left(self, x: Tensor) -> Tensor:
-        """One place along the last axis."""
-        return tf.concat([x[..., 1:], tf.zeros_like(x[..., :1])], axis=-1)
-
-    def shift_right(self, x: Tensor) -> Tensor:
-        """One place along the last axis."""
-        return tf.concat([tf.zeros_like(x[..., :1]), x[..., :-1]], axis=-1)
+    def roll(self, x: Tensor, places: int) -> Tensor:
+        """Along the last axis."""
+        return tf.roll(x, places, -1)
 
 
 class _Leaves:

@@ -24,6 +24,7 @@ class DeviceNumbers:
     maximum = staticmethod(torch.maximum)
     minimum = staticmethod(min)
     logical_not = staticmethod(torch.logical_not)
+    zeros_like = staticmethod(torch.zeros_like)
     any = staticmethod(torch.any)
     all = staticmethod(torch.all)
 
@@ -61,17 +62,17 @@ class DeviceNumbers:
         """Of the last two axes."""
         return x.diagonal(dim1=-2, dim2=-1)
 
+    def transpose(self, x: Tensor) -> Tensor:
+        """Of the last two axes."""
+        return x.mT
+
     def matvec(self, matrix: Tensor, x: Tensor) -> Tensor:
         """matrix·x."""
         return (matrix @ x[..., None])[..., 0]
 
-    def shift_left(self, x: Tensor) -> Tensor:
-        """One place along the last axis."""
-        return torch.nn.functional.pad(x[..., 1:], (0, 1))
-
-    def shift_right(self, x: Tensor) -> Tensor:
-        """One place along the last axis."""
-        return torch.nn.functional.pad(x[..., :-1], (1, 0))
+    def roll(self, x: Tensor, places: int) -> Tensor:
+        """Along the last axis."""
+        return x.roll(places, -1)
 
 
 class TorchDeviceOps(TorchOps):

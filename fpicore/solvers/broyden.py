@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from .. import _tree as tree
-from .._numbers import column, one_hot, set_symmetric
+from .._numbers import column, one_hot, outer, set_symmetric
 from .._ops import Number, Ops
 from .._options import check_count
 from .._solver import AbstractSolver, Point
@@ -14,26 +14,36 @@ from .._tree import Histories, Leaves
 class _State(NamedTuple):
     steps: Histories
     gram: Number
-    count: Number
-    first: Number
+    """Products of the slots with each other."""
+    transfer: Number
+    """T with c = T·(s_jᵀr)_j; a slot that holds no step of the chain has a zero row."""
+    last: Number
+    """Slot of the newest step."""
+    length: Number
+    """Steps in the chain: the pairs that it will have at the next residual."""
+    residual: Leaves
+
+
+_SMALLEST_PIVOT = 1e-12
+"""A denominator below this, where 1 is normal, is rounding, and the step would be too."""
 
 
 @dataclass(frozen=True)
 class Broyden(AbstractSolver):
-    """Broyden's good method on r(z) = f(z) − z, restarted when its memory is full.
+    """Broyden's good method on r(z) = f(z) − z with the inverse Jacobian H = −I at the start.
 
-    The inverse Jacobian starts at −I, so that the first step is the plain step. With the steps
-    s_j and σ_j = ‖s_j‖² it is −Π_j (I + s_{j+1} s_jᵀ/σ_j), hence the next step is
-    s = p / (1 − s_kᵀp/σ_k), p = r + Σ_{j<k} c_j s_{j+1}, where c solves the unit lower triangular
-    system c_j = (s_jᵀr + Σ_{i<j} c_i s_jᵀs_{i+1})/σ_j. Only the steps are stored, and only their
-    Gram matrix enters: a step reads the memory twice, whatever its length. Broyden (1965);
-    Kelley, Iterative Methods for Linear and Nonlinear Equations (SIAM 1995), §7.3.
-
-    When the memory is full it is emptied. Dropping the oldest pair instead loses the secant
-    equations that the later pairs were built on.
+    Each step s_j = −H_j r_j updates H_{j+1} = (I + b_j s_jᵀ/σ_j) H_j, σ_j = ‖s_j‖², where b_j
+    turns out to be the next step s_{j+1}. Hence s = (r + Σ_{j<k} c_j b_j)/(1 − c_k) with
+    c_j = (s_jᵀr + Σ_{i<j} c_i s_jᵀb_i)/σ_j: only the steps are stored, and only their Gram matrix
+    enters the recurrence, which is kept as a matrix that gains a row a step. A step reads the
+    memory twice, whatever its length. When the memory is full, it is emptied and H restarts at
+    −I, updated by the newest pair (s, y) alone: there b = −(s + y)·σ/(sᵀy) is known and stored
+    like a step. Dropping the oldest pair instead would lose the secant equations that the later
+    pairs were built on. Broyden, Math. Comp. 19 (1965), 577; Kelley, Iterative Methods for
+    Linear and Nonlinear Equations (SIAM 1995), §7.3.
 
     Attributes:
-        history: pairs stored before a restart, ≥ 1.
+        history: most pairs in use, ≥ 1.
 
     Raises:
         InputError: history is not a positive integer.
@@ -45,49 +55,95 @@ class Broyden(AbstractSolver):
     def __post_init__(self) -> None:
         check_count("history", self.history, 1)
 
+    @property
+    def _slots(self) -> int:
+        return self.history + 2  # the chain, its b after a restart, and the slot to write next
+
     def init(self, ops: Ops, z: Leaves) -> _State:
         """An empty memory."""
         return _State(
-            steps=tree.history(ops, z, self.history),
-            gram=ops.numbers(z[0], 0.0, (self.history, self.history)),
-            count=ops.scalar(0.0),
-            first=ops.numbers(z[0], 0.0),
+            steps=tree.history(ops, z, self._slots),
+            gram=ops.numbers(z[0], 0.0, (self._slots, self._slots)),
+            transfer=ops.numbers(z[0], 0.0, (self._slots, self._slots)),
+            last=ops.scalar(self._slots - 1.0),
+            length=ops.scalar(0.0),
+            residual=z,
         )
 
     def step(self, ops: Ops, point: Point, state: _State) -> tuple[Leaves, _State]:
         """The quasi-Newton step; a plain one, and an empty memory, where it breaks down."""
-        xp, count = ops.xp, state.count
-        onto = tree.project(ops, state.steps, point.residual)
-        weights, pivot = self._coefficients(ops, state, onto)
-        sound = xp.isfinite(xp.sum(weights) / pivot) & (xp.abs(pivot) > 1e-12)
+        xp, r = ops.xp, point.residual
+        state = self._restart_if_full(ops, state, r)
+        newest = xp.indicator(one_hot(ops, state.last, self._slots))
+        products = tree.project(ops, state.steps, r)
+        c = xp.matvec(state.transfer, products)
+        pivot = 1.0 - xp.sum(c * newest)
+        # The last c has no b yet: it is in the pivot.
+        weights = xp.roll(c * (1.0 - newest), 1)
+        sound = xp.isfinite(xp.sum(weights) / pivot) & (xp.abs(pivot) > _SMALLEST_PIVOT)
         pivot = xp.where(sound, pivot, 1.0)
-        weights = xp.where(column(ops, sound), weights, 0.0) / column(ops, pivot)
-        plain = tree.scale(ops, 1.0 / pivot, point.residual)
-        s = tree.add(plain, tree.combine(ops, weights, state.steps, point.f))
+        kept = column(ops, sound)
+        weights = xp.where(kept, weights / column(ops, pivot), xp.zeros_like(weights))
+        plain = tree.scale(ops, 1.0 / pivot, r)
+        s = tree.add(plain, tree.combine(ops, weights, state.steps, r))
+        products = products / column(ops, pivot) + xp.matvec(state.gram, weights)
+        return tree.add(point.z, s), self._append(ops, state, s, products, kept, r)
 
-        products = onto / column(ops, pivot) + xp.matvec(state.gram, weights)
-        slot = xp.minimum(count, self.history - 1.0)
-        newest = one_hot(ops, slot, self.history)
-        row = xp.where(newest, column(ops, tree.dot(ops, s, s)), products)
-        full = count >= self.history
-        memory = _State(
+    def _append(
+        self, ops: Ops, state: _State, s: Leaves, products: Number, kept: Number, r: Leaves
+    ) -> _State:
+        """The memory with s, whose products with the slots are known; emptied where not kept."""
+        xp = ops.xp
+        slot = (state.last + 1.0) % self._slots
+        here = xp.indicator(one_hot(ops, slot, self._slots))
+        sigma = column(ops, tree.dot(ops, s, s))
+        row = xp.where(kept, products, xp.zeros_like(products)) * (1.0 - here) + sigma * here
+        kept = column(ops, kept)
+        transfer = xp.where(kept, state.transfer, xp.zeros_like(state.transfer))
+        coupling = xp.matvec(xp.transpose(transfer), xp.roll(row, -1) * (1.0 - here))
+        added = (coupling + here) / sigma
+        return _State(
             steps=tree.store(ops, state.steps, slot, s),
             gram=set_symmetric(ops, state.gram, slot, row),
-            count=xp.where(full, 0.0, count + 1.0),
-            first=xp.where(full, 0.0, xp.where(sound, state.first, count)),
+            transfer=xp.where(here[:, None] > 0.0, added[..., None, :], transfer),
+            last=slot,
+            length=state.length + 1.0,
+            residual=r,
         )
-        return tree.add(point.z, s), memory
 
-    def _coefficients(self, ops: Ops, state: _State, onto: Number) -> tuple[Number, Number]:
-        """Weights of the stored steps in p, and the denominator 1 − s_kᵀp/σ_k, per system."""
-        xp, slots = ops.xp, ops.xp.arange(self.history)
-        held = (slots >= column(ops, state.first)) & (slots < state.count)
-        sigma = xp.where(held, xp.diagonal(state.gram), 1.0)
-        # Entry (j, i) is s_jᵀs_{i+1}/σ_j for i < j, both held.
-        ahead = xp.shift_left(state.gram) / sigma[..., :, None]
-        coupled = held[..., :, None] & held[..., None, :] & (slots[:, None] > slots[None, :])
-        matrix = xp.eye(self.history) - xp.where(coupled, ahead, 0.0)
-        c = ops.solve(matrix, xp.where(held, onto / sigma, 0.0))
-        last = xp.sum(xp.where(slots == state.count - 1.0, c, 0.0))
-        weights = xp.where(slots < state.count, xp.shift_right(c), 0.0)
-        return weights, 1.0 - last
+    def _restart_if_full(self, ops: Ops, state: _State, r: Leaves) -> _State:
+        """Reduce a full memory to its newest pair; b takes the slot after the newest step."""
+        slot = (state.last + 1.0) % self._slots
+        full = state.length > self.history
+        if not ops.traced and not full:
+            return state
+        unchanged = lambda: (r, state.gram, state.transfer, state.last, state.length)  # noqa: E731
+        b, gram, transfer, last, length = ops.cond(
+            full, lambda: self._newest_pair(ops, state, slot, r), unchanged
+        )
+        # Where nothing restarts, r is written to a slot that the next step overwrites.
+        steps = tree.store(ops, state.steps, slot, b)
+        return _State(steps, gram, transfer, last, length, r)
+
+    def _newest_pair(
+        self, ops: Ops, state: _State, slot: Number, r: Leaves
+    ) -> tuple[Leaves, Number, Number, Number, Number]:
+        """b, and the matrices of a chain of one step."""
+        xp = ops.xp
+        newest = xp.indicator(one_hot(ops, state.last, self._slots))
+        beside = xp.indicator(one_hot(ops, slot, self._slots))
+        zero = xp.zeros_like(state.gram)
+        s = tree.combine(ops, zero[..., 0] + newest, state.steps, r)
+        y = tree.subtract(r, state.residual)
+        sigma, curvature = tree.dot(ops, s, s), tree.dot(ops, s, y)
+        b = tree.scale(ops, -sigma / curvature, tree.add(s, y))
+        gram = zero + _block(ops, sigma, outer(newest, newest))
+        gram = gram + _block(ops, tree.dot(ops, s, b), outer(newest, beside))
+        gram = gram + _block(ops, tree.dot(ops, s, b), outer(beside, newest))
+        gram = gram + _block(ops, tree.dot(ops, b, b), outer(beside, beside))
+        transfer = zero + _block(ops, 1.0 / sigma, outer(newest, newest))
+        return b, gram, transfer, slot, ops.scalar(1.0)
+
+
+def _block(ops: Ops, s: Number, matrix: Number) -> Number:
+    return column(ops, column(ops, s)) * matrix

@@ -1,7 +1,7 @@
 """Records of what was checked, and the verdicts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -38,6 +38,12 @@ class Verdict(StrEnum):
         """Whether nothing is wrong."""
         accepted = (Verdict.OK, Verdict.NOT_APPLICABLE, Verdict.NO_REFERENCE, Verdict.NO_MAP)
         return self in accepted
+
+    @property
+    def converged(self) -> bool:
+        """Whether there is an answer to compare with other frameworks' answers."""
+        comparable = (Verdict.OK, Verdict.NO_REFERENCE, Verdict.WRONG_VALUE, Verdict.WRONG_GRADIENT)
+        return self in comparable
 
 
 @dataclass(frozen=True)
@@ -92,43 +98,69 @@ class Measure:
     gradient: float
 
 
-def distance(problem: Problem, a: Sequence[Run], b: Sequence[Run | Reference]) -> Measure:
-    """How far a is from b, relative to b."""
+def distance(
+    problem: Problem,
+    a: Sequence[Run],
+    b: Sequence[Run | Reference],
+    references: Sequence[Reference],
+) -> Measure:
+    """How far a is from b, relative to b; losses relative to the size of their terms."""
     layout = Layout(problem.z0, problem.batch_ndim)
+    scales = [reference.loss_scale for reference in references] or [abs(other.loss) for other in b]
     values, gradients = [0.0], [0.0]
-    for one, other in zip(a, b, strict=True):
-        loss = abs(one.loss - other.loss) / (abs(other.loss) or 1.0)
+    for one, other, scale in zip(a, b, scales, strict=True):
+        loss = abs(one.loss - other.loss) / (scale or 1.0)
         values += [system_error(layout, one.value, other.value), loss]
         gradients.append(leaf_error(one.gradients, other.gradients))
     return Measure(_largest(values), _largest(gradients))
 
 
-def statuses(runs: Sequence[Run]) -> dict[str, int]:
-    """How many systems ended in which way, over all runs."""
-    codes = np.concatenate([np.ravel(run.codes) for run in runs]).tolist()
-    return {r.name: codes.count(int(r)) for r in Result if int(r) in codes}
-
-
-def judge(
-    excluded: bool,
-    counts: dict[str, int],
-    measure: Measure | None,
+def judged(
+    check: Check,
+    problem: Problem,
+    runs: Sequence[Run],
     references: Sequence[Reference],
     tolerances: Tolerances,
-) -> Verdict:
-    """The verdict on a solver's runs of one problem."""
-    converged = counts.get(Result.CONVERGED.name, 0)
+) -> Check:
+    """The check with what the runs cost, how far they are from the references, and a verdict."""
+    excluded = check.solver in problem.excluded
+    codes = np.concatenate([np.ravel(run.codes) for run in runs]).tolist()
+    check = replace(
+        check,
+        statuses={r.name: codes.count(int(r)) for r in Result if int(r) in codes},
+        steps=sum(int(run.steps.max()) for run in runs),
+        evaluations=sum(run.evaluations for run in runs),
+        note=problem.excluded.get(check.solver, check.note),
+    )
+    if references and not excluded:
+        measure = distance(problem, runs, references, references)
+        check = replace(
+            check,
+            value_error=measure.value,
+            gradient_error=measure.gradient,
+            value_tolerance=max(tolerances.value(r) for r in references),
+            gradient_tolerance=max(tolerances.gradient(r) for r in references),
+        )
+    return replace(check, verdict=_verdict(check, excluded=excluded))
+
+
+def _verdict(check: Check, *, excluded: bool) -> Verdict:
+    converged = check.statuses.get(Result.CONVERGED.name, 0)
     if excluded:
         return Verdict.FALSE_CONVERGENCE if converged else Verdict.NOT_APPLICABLE
-    if converged < sum(counts.values()):
+    if converged < sum(check.statuses.values()):
         return Verdict.NOT_CONVERGED
-    if measure is None:
+    if check.value_error is None:
         return Verdict.NO_REFERENCE
-    if not measure.value <= max(tolerances.value(r) for r in references):
+    if not _within(check.value_error, check.value_tolerance):
         return Verdict.WRONG_VALUE
-    if not measure.gradient <= max(tolerances.gradient(r) for r in references):
+    if not _within(check.gradient_error, check.gradient_tolerance):
         return Verdict.WRONG_GRADIENT
     return Verdict.OK
+
+
+def _within(error: float | None, tolerance: float | None) -> bool:
+    return error is not None and tolerance is not None and error <= tolerance
 
 
 def _largest(errors: Sequence[float]) -> float:

@@ -43,6 +43,7 @@ class Dense:
         data: tuple[Any, ...],
     ) -> None:
         """Take args and data in float64; derivatives are taken by differences until `choose`."""
+        self.batch_ndim = problem.batch_ndim
         self.layout = Layout(problem.z0, problem.batch_ndim)
         self.functions = functions
         self.parameters = [_double(leaf) for leaf in leaves(args)]

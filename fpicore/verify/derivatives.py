@@ -20,6 +20,8 @@ class Derivative(Protocol):
     """A way to differentiate a function along a direction."""
 
     name: str
+    evaluations: int
+    """Calls of the function for one derivative."""
     accuracy: float
     """The relative error to expect of the derivatives taken so far."""
 
@@ -32,6 +34,7 @@ class ComplexStep:
     """Im function(x + i·h·direction) / h: exact to rounding, for complex-analytic functions."""
 
     name = "complex step"
+    evaluations = 1
     accuracy = 1e-15
 
     def __call__(self, function: Function, x: Array, direction: Array) -> Array:
@@ -51,7 +54,6 @@ class CentralDifferences:
 
     name = "central differences"
     evaluations = 2 * len(_LADDER)
-    """Calls of the function for one derivative."""
 
     def __init__(self) -> None:
         """Start with the accuracy of rounding."""

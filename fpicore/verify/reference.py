@@ -6,14 +6,16 @@ with respect to every entry of θ at fixed z* and g. Derivatives are taken by th
 exact to rounding; by extrapolated central differences where the map is not complex-analytic.
 """
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .._errors import InputError
 from .arrays import Array, Layout, Tree, leaf_error, leaves, system_error
 from .dense import Dense, Functions
-from .derivatives import ComplexStep
+from .derivatives import CentralDifferences, ComplexStep
 from .problem import Problem
 
 _NEWTON_STEPS = 100
@@ -21,6 +23,10 @@ _HALVINGS = 40
 _SETTLED = 1e-12
 """Newton must bring ‖f(z) − z‖ / ‖f(z)‖ of every system to this."""
 
+_USUAL_JACOBIANS = 8
+"""Jacobians that Newton's method and the adjoint usually take."""
+_PATIENCE = 120.0
+"""Seconds that a reference may take."""
 _PROBE = 1e-6
 """Relative residual for which the gradient's sensitivity is measured."""
 
@@ -35,6 +41,8 @@ class Reference:
 
     value: Tree
     loss: float
+    loss_scale: float
+    """max(|L|, Σ |∂L/∂z|·|z|): the size of the terms of a loss that may nearly cancel."""
     gradients: tuple[Array, ...]
     condition: float
     """The largest ‖(I − J)⁻¹‖₂ of a system: a residual r leaves an error of up to this times r."""
@@ -56,16 +64,17 @@ def solve_reference(
     """Value, loss and gradients of a problem for given args and data.
 
     Raises:
-        NoReferenceError: Newton's method fails, or I − J is singular, or the systems of a batch
-            turn out to influence each other.
+        NoReferenceError: Newton's method fails, or I − J is singular, or it would take too long.
+        InputError: the systems of a batch influence each other.
     """
     dense = Dense(problem, functions, args, data)
     x = dense.layout.pack(problem.z0)
     dense.choose(x)
+    _check_cost(dense, x)
     started = dense.derivative.name
     x = _newton(dense, x)
     dense.choose(x)
-    if (started, dense.derivative.name) == (ComplexStep.name, "central differences"):
+    if (started, dense.derivative.name) == (ComplexStep.name, CentralDifferences.name):
         x = _newton(dense, x)  # analytic at the start, not at the end
     _check_independence(dense, x)
     return _differentiate(dense, x)
@@ -77,10 +86,26 @@ def exactness(problem: Problem, reference: Reference) -> float | None:
         return None
     error = system_error(Layout(problem.z0, problem.batch_ndim), reference.value, problem.exact)
     if problem.exact_gradients is not None:
-        pairs = zip(reference.gradients, leaves(problem.exact_gradients), strict=True)
-        errors = [np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30) for a, b in pairs]
-        error = max(error, *map(float, errors))
+        stated = [np.asarray(leaf) for leaf in leaves(problem.exact_gradients)]
+        error = max(error, leaf_error(reference.gradients, stated))
     return error
+
+
+def _check_cost(dense: Dense, x: Array) -> None:
+    """Estimate the time of the reference before it is spent."""
+    dense.map(x)  # the first evaluation may compile
+    started = time.perf_counter()
+    dense.map(x)
+    once = time.perf_counter() - started
+    parameters = sum(leaf.size for leaf in dense.parameters)
+    derivatives = _USUAL_JACOBIANS * x.shape[1] + 2 * (x.size + parameters)
+    seconds = once * derivatives * dense.derivative.evaluations
+    if seconds > _PATIENCE:
+        raise NoReferenceError(
+            f"it would take about {seconds:.0f} s: {derivatives} derivatives by "
+            f"{dense.derivative.name} at {once:.1e} s an evaluation of the map; give a smaller "
+            "instance of the problem"
+        )
 
 
 def _newton(dense: Dense, x: Array) -> Array:
@@ -136,9 +161,9 @@ def _check_independence(dense: Dense, x: Array) -> None:
     apart = dense.derivative(dense.map, x, direction * amounts)
     size = max(float(np.abs(together).max()), 1e-30)
     if np.abs(together - apart).max() > 1e-6 * size:
-        raise NoReferenceError(
-            "systems of the batch influence each other, so that they are not independent systems: "
-            "give a smaller batch_ndim"
+        raise InputError(
+            f"expected the systems along the first {dense.batch_ndim} axes (batch_ndim) to be "
+            "independent, received a map in which they influence each other; give a smaller one"
         )
 
 
@@ -146,14 +171,17 @@ def _differentiate(dense: Dense, x: Array) -> Reference:
     """The adjoint and the gradients at the fixed point."""
     jacobians = dense.jacobian(x)
     matrices = np.eye(x.shape[1]) - jacobians
-    adjoint = _adjoint(dense, x, matrices)
+    weights = dense.loss_gradient(x)
+    loss = float(dense.loss(x))
+    adjoint = _solve(np.swapaxes(matrices, 1, 2), weights)
     gradients = dense.gradients(x, adjoint)
     return Reference(
         value=dense.layout.unpack(x),
-        loss=float(dense.loss(x)),
+        loss=loss,
+        loss_scale=max(abs(loss), float(np.sum(np.abs(weights * x)))),
         gradients=gradients,
         condition=float((1.0 / np.linalg.svd(matrices, compute_uv=False)).max()),
-        gradient_condition=_gradient_condition(dense, x, matrices, gradients),
+        gradient_condition=_gradient_condition(dense, x, matrices, weights, gradients),
         radius=float(np.abs(np.linalg.eigvals(jacobians)).max()),
         method=dense.derivative.name,
         accuracy=dense.derivative.accuracy,
@@ -161,12 +189,8 @@ def _differentiate(dense: Dense, x: Array) -> Reference:
     )
 
 
-def _adjoint(dense: Dense, x: Array, matrices: Array) -> Array:
-    return _solve(np.swapaxes(matrices, 1, 2), dense.loss_gradient(x))
-
-
 def _gradient_condition(
-    dense: Dense, x: Array, matrices: Array, gradients: tuple[Array, ...]
+    dense: Dense, x: Array, matrices: Array, weights: Array, gradients: tuple[Array, ...]
 ) -> float:
     """The gradient's relative change per unit of relative residual, in z* and in the adjoint.
 
@@ -183,7 +207,8 @@ def _gradient_condition(
         return scale * (noise + np.copysign(1.0, along) * worst)
 
     moved = x + _solve(matrices, residual(left[:, :, -1], x))
-    error = residual(right[:, -1, :], dense.loss_gradient(x))
-    adjoint = _adjoint(dense, moved, np.eye(x.shape[1]) - dense.jacobian(moved))
-    adjoint = adjoint + _solve(np.swapaxes(matrices, 1, 2), error)
+    error = residual(right[:, -1, :], weights)
+    moved_matrices = np.eye(x.shape[1]) - dense.jacobian(moved)
+    right_side = dense.loss_gradient(moved) + error
+    adjoint = _solve(np.swapaxes(moved_matrices, 1, 2), right_side)
     return leaf_error(dense.gradients(moved, adjoint), gradients) / _PROBE

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from .._solution import Result
 from .checks import Agreement, Check, Verdict
 from .extras import require
 from .run import Findings
 
-_WIDTH = 96
+_WIDTH = 80
 """Columns where the output is no terminal, enough for the table."""
 
 
@@ -27,6 +28,8 @@ class Environment:
     fpicore: str
     frameworks: dict[str, str | None]
     """Version of each framework that took part."""
+    modes: dict[str, str]
+    """How each was run."""
     absent: dict[str, str]
     """Frameworks that did not, and why."""
     seconds: float
@@ -47,7 +50,8 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
         bars.TimeElapsedColumn(),
         bars.TextColumn("{task.description}"),
     )
-    with bars.Progress(*columns, console=console, transient=True) as bar:
+    shown = console.is_terminal
+    with bars.Progress(*columns, console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task("", total=total)
         started = False
 
@@ -84,12 +88,13 @@ def summary(findings: Findings, environment: Environment) -> str:
     """The outcome in one line."""
     tolerances = findings.tolerances
     done = (
-        f"{len(findings.checks)} solves in {len(environment.frameworks)} frameworks, "
-        f"{len(findings.agreements)} comparisons between them "
+        f"{_count(len(findings.checks), 'solve')} in "
+        f"{_count(len(environment.frameworks), 'framework')}, "
+        f"{_count(len(findings.agreements), 'comparison')} between frameworks "
         f"({tolerances.dtype}, rtol {tolerances.rtol:.0e}, {environment.seconds:.0f} s)"
     )
     if findings.failures:
-        return f"FAILED, {findings.failures} times: {done}"
+        return f"FAILED with {_count(findings.failures, 'finding')}: {done}"
     return f"All right: {done}"
 
 
@@ -134,9 +139,10 @@ def _finite(value: Any) -> Any:
 def _table(*columns: tuple[str, str]) -> Any:
     tables: Any = require("rich.table", "the table", "rich")
     box: Any = require("rich.box", "the table", "rich")
-    table = tables.Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = tables.Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for name, justify in columns:
-        table.add_column(name, justify=justify, no_wrap=True)
+        # A problem's name is the user's, and gives way first where the terminal is narrow.
+        table.add_column(name, justify=justify, no_wrap=name != "problem")
     return table
 
 
@@ -157,8 +163,8 @@ def _checks_table(findings: Findings) -> Any:
         first = previous is None or check.problem != previous.problem
         new = first or previous is None or check.framework != previous.framework
         table.add_row(
-            check.problem if first else "",
-            f"{check.framework} ({check.mode})" if new else "",
+            _plain(check.problem) if first else "",
+            check.framework if new else "",
             check.solver,
             _number(check.evaluations),
             _number(check.value_error),
@@ -180,7 +186,7 @@ def _agreements_table(findings: Findings) -> Any:
             cells = [_agreement_cell(found.get(solver), quantity) for solver in solvers]
             allowed = getattr(first, f"{quantity}_tolerance")
             table.add_row(
-                problem if quantity == "value" else "", quantity, *cells, _number(allowed)
+                _plain(problem) if quantity == "value" else "", quantity, *cells, _number(allowed)
             )
     return table
 
@@ -199,34 +205,44 @@ def _notes(findings: Findings) -> Iterator[str]:
         if item.note:
             yield f"{item.problem}: no reference. {item.note}"
         if item.method == "central differences":
+            why = "it is not complex-analytic" if item.source == "numpy" else "none is for NumPy"
             yield (
-                f"{item.problem}: the reference is differentiated by central differences through "
-                f"{item.source} (not complex-analytic there), to {item.accuracy:.0e}"
+                f"{item.problem}: the reference differentiates the {item.source} map by central "
+                f"differences ({why}), to {item.accuracy:.0e}"
             )
     excluded = {(c.problem, c.solver, c.note) for c in findings.checks if _is_excluded(c)}
     for problem, solver, note in sorted(excluded):
         yield f"{problem}: {solver} must not converge, and must say so: {note}"
-    notes: dict[str, list[str]] = {}
-    for check in findings.checks:
-        for note in _check_notes(check):
-            notes.setdefault(note, []).append(_label(check))
-    yield from (f"{'; '.join(labels)}: {note}" for note, labels in notes.items())
+    yield from _grouped_notes(findings)
     for check in findings.uncompared:
         yield f"{_label(check)}: compared with nothing: no reference, no second framework"
 
 
+def _grouped_notes(findings: Findings) -> Iterator[str]:
+    """What is to be said of single checks, each text once."""
+    grouped: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for check in findings.checks:
+        for note in _check_notes(check):
+            labels = grouped.setdefault((check.problem, note), {})
+            labels.setdefault(f"{check.framework} ({check.mode})", []).append(check.solver)
+    for (problem, note), labels in grouped.items():
+        where = "; ".join(f"{label} {', '.join(solvers)}" for label, solvers in labels.items())
+        yield f"{problem}: {where}: {note}"
+
+
 def _check_notes(check: Check) -> Iterator[str]:
     if check.verdict is Verdict.NOT_CONVERGED:
-        counts = ", ".join(f"{count} {name}" for name, count in check.statuses.items())
-        yield counts
+        for name, count in check.statuses.items():
+            if Result[name] is not Result.CONVERGED:
+                yield f"{_count(count, 'system')} {name}: {Result[name].message}"
+        yield f'if it cannot converge, say so: Problem(..., excluded={{"{check.solver}": "why"}})'
     elif check.note and not _is_excluded(check):
         yield check.note
     errors = (check.value_error, check.value_tolerance, check.gradient_error)
     if check.verdict in (Verdict.WRONG_VALUE, Verdict.WRONG_GRADIENT) and None not in errors:
         yield (
-            f"value within {check.value_error:.1e} (allowed "
-            f"{check.value_tolerance:.1e}), gradient within {check.gradient_error:.1e} (allowed "
-            f"{check.gradient_tolerance:.1e})"
+            f"value within {check.value_error:.1e} (allowed {check.value_tolerance:.1e}), "
+            f"gradient within {check.gradient_error:.1e} (allowed {check.gradient_tolerance:.1e})"
         )
 
 
@@ -235,10 +251,15 @@ def _is_excluded(check: Check) -> bool:
 
 
 def _environment_lines(environment: Environment) -> Iterator[str]:
-    versions = [f"{name} {number}" for name, number in environment.frameworks.items()]
+    modes = environment.modes
+    versions = [f"{name} {v} ({modes[name]})" for name, v in environment.frameworks.items()]
     yield f"fpicore {environment.fpicore}, Python {sys.version.split()[0]}, {', '.join(versions)}"
     for name, reason in environment.absent.items():
         yield f"{name}: {reason}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _label(check: Check) -> str:
@@ -249,6 +270,11 @@ def _number(value: float | int | None) -> str:
     if value is None:
         return "–"
     return str(value) if isinstance(value, int) else f"{value:.1e}"
+
+
+def _plain(text: str) -> str:
+    """Text of a user's, in which rich shall see no markup."""
+    return text.replace("[", "\\[")
 
 
 def _colour(text: str, good: bool) -> str:

@@ -12,7 +12,7 @@ from .._errors import ConvergenceWarning, PrecisionWarning
 from .._solver import AbstractSolver
 from ..solvers import Anderson, Broyden, Picard
 from .arrays import cast, convert
-from .checks import Agreement, Check, Verdict, distance, judge, statuses
+from .checks import Agreement, Check, Verdict, distance, judged
 from .dense import Functions
 from .frameworks import load
 from .harness import Harness, Run, Task
@@ -27,8 +27,8 @@ SOLVERS: Mapping[str, AbstractSolver] = {
     "broyden": Broyden(),
 }
 """The strategies by name, with their default options."""
-_LONGEST = 500
-"""Characters of an exception's message that are kept."""
+_KEPT = 200
+"""Characters of either end of an exception's message that are kept."""
 
 
 @dataclass(frozen=True)
@@ -77,42 +77,47 @@ class Findings:
 
 @dataclass(frozen=True, eq=False)
 class Campaign:
-    """What to run; ``announce`` is called with a description before each piece of work."""
+    """What to run."""
 
     harnesses: Sequence[Harness]
     solvers: Sequence[str]
     dtype: str = "float64"
     mode: str | None = None
     """A mode that replaces the default one in those frameworks that have it."""
-    announce: Callable[[str], None] = print
 
-    def run(self, subjects: Sequence[Subject]) -> Findings:
-        """Verify each subject in turn."""
+    def run(self, subjects: Sequence[Subject], announce: Callable[[str], None]) -> Findings:
+        """Verify each subject in turn; describes each piece of work to ``announce`` before it."""
         findings = Findings(TOLERANCES[self.dtype])
         for subject in subjects:
-            self._verify(_rounded(subject, self.dtype), findings)
+            self._verify(_rounded(subject, self.dtype), findings, announce)
         return findings
 
     def pieces(self, subjects: Sequence[Subject]) -> int:
         """How often ``announce`` will be called."""
         return len(subjects) * (1 + len(self.harnesses) * len(self.solvers))
 
-    def _verify(self, subject: Subject, findings: Findings) -> None:
-        problem = problem_of(subject)
-        self.announce(f"{problem.name}: reference")
-        references, summary = _reference(subject, self.harnesses, findings.tolerances)
+    def mode_of(self, harness: Harness) -> str:
+        """The mode in which a framework is run."""
+        chosen = self.mode
+        return harness.modes[0] if chosen is None or chosen not in harness.modes else chosen
+
+    def _verify(
+        self, subject: Subject, findings: Findings, announce: Callable[[str], None]
+    ) -> None:
+        problem, tolerances = problem_of(subject), findings.tolerances
+        announce(f"{problem.name}: reference")
+        references, summary = _reference(subject, self.harnesses, tolerances)
         findings.references.append(summary)
         runs: dict[str, dict[str, list[Run]]] = {name: {} for name in self.solvers}
         for harness, solver in itertools.product(self.harnesses, self.solvers):
-            self.announce(f"{problem.name}: {harness.name}, {solver}")
-            check, found = self._check(subject, harness, solver, references, findings.tolerances)
+            announce(f"{problem.name}: {harness.name}, {solver}")
+            check, found = self._check(subject, harness, solver, references, tolerances)
             findings.checks.append(check)
-            if check.verdict is not Verdict.NOT_APPLICABLE and found:
+            if found and check.verdict.converged:
                 runs[solver][harness.name] = found
-        allowed = [findings.tolerances.agreement(r) for r in references or [None]]
         for solver, by_framework in runs.items():
             if len(by_framework) > 1:
-                agreement = _agreement(problem, solver, by_framework, allowed)
+                agreement = _agreement(problem, solver, by_framework, references, tolerances)
                 findings.agreements.append(agreement)
 
     def _check(
@@ -124,49 +129,29 @@ class Campaign:
         tolerances: Tolerances,
     ) -> tuple[Check, list[Run]]:
         problem = problem_of(subject)
-        mode = self.mode if self.mode in harness.modes else harness.modes[0]
-        check = Check(problem.name, harness.name, str(mode), solver, Verdict.NO_MAP)
+        mode = self.mode_of(harness)
+        check = Check(problem.name, harness.name, mode, solver, Verdict.NO_MAP)
         if not problem.supports(harness.name):
             return check, []
         started = time.perf_counter()
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                runs = _solve(subject, harness, solver, tolerances.rtol, self.dtype, str(mode))
+                task = _task(problem, harness, solver, tolerances, mode)
+                runs = follow(subject, harness.prepare(task))
         except Exception as error:  # whatever a framework raises is a finding, not an abort
             return replace(check, verdict=Verdict.ERROR, note=_describe(error)), []
-        excluded = problem.excluded.get(solver)
-        measure = distance(problem, runs, references) if references and not excluded else None
-        counts = statuses(runs)
-        check = replace(
-            check,
-            verdict=judge(excluded is not None, counts, measure, references, tolerances),
-            statuses=counts,
-            steps=sum(int(run.steps.max()) for run in runs),
-            evaluations=sum(run.evaluations for run in runs),
-            seconds=time.perf_counter() - started,
-            note=excluded or _own_warnings(caught),
-        )
-        if measure is not None:
-            check = replace(
-                check,
-                value_error=measure.value,
-                gradient_error=measure.gradient,
-                value_tolerance=max(tolerances.value(r) for r in references),
-                gradient_tolerance=max(tolerances.gradient(r) for r in references),
-            )
-        return check, runs
+        seconds = time.perf_counter() - started
+        check = replace(check, seconds=seconds, note=_own_warnings(caught))
+        return judged(check, problem, runs, references, tolerances), runs
 
 
-def _solve(
-    subject: Subject, harness: Harness, solver: str, rtol: float, dtype: str, mode: str
-) -> list[Run]:
-    problem = problem_of(subject)
+def _task(
+    problem: Problem, harness: Harness, solver: str, tolerances: Tolerances, mode: str
+) -> Task:
     mapping, loss = problem.bind(harness.name, harness.namespace)
-    return follow(
-        subject,
-        harness.prepare(Task(problem, mapping, loss, SOLVERS[solver], rtol, dtype, mode)),
-    )
+    strategy, rtol, dtype = SOLVERS[solver], tolerances.rtol, tolerances.dtype
+    return Task(problem, mapping, loss, strategy, rtol, dtype, mode)
 
 
 def _reference(
@@ -178,9 +163,10 @@ def _reference(
         references = follow(
             subject, lambda args, data: solve_reference(problem, functions, args, data)
         )
-    except Exception as error:  # a user's map may raise anything; the note says what
-        note = str(error) if isinstance(error, NoReferenceError) else _describe(error)
-        return [], ReferenceSummary(problem.name, Verdict.NO_REFERENCE, note=note)
+    except NoReferenceError as error:
+        return [], ReferenceSummary(problem.name, Verdict.NO_REFERENCE, note=str(error))
+    except Exception as error:  # a user's map may raise anything
+        return [], ReferenceSummary(problem.name, Verdict.ERROR, note=_describe(error))
     first = references[0]
     error = exactness(problem, first)
     wrong = error is not None and not error <= tolerances.reference(first)
@@ -209,10 +195,15 @@ def _functions(problem: Problem, harnesses: Sequence[Harness]) -> Functions:
 
 
 def _agreement(
-    problem: Problem, solver: str, runs: dict[str, list[Run]], allowed: list[tuple[float, float]]
+    problem: Problem,
+    solver: str,
+    runs: dict[str, list[Run]],
+    references: list[Reference],
+    tolerances: Tolerances,
 ) -> Agreement:
     pairs = itertools.combinations(runs.values(), 2)
-    measures = [distance(problem, a, b) for a, b in pairs]
+    measures = [distance(problem, a, b, references) for a, b in pairs]
+    allowed = [tolerances.agreement(reference) for reference in references or [None]]
     return Agreement(
         problem=problem.name,
         solver=solver,
@@ -245,8 +236,10 @@ def _describe(error: Exception) -> str:
     """The error and the place that raised it; assertions and some others have no message."""
     *_, last = traceback.extract_tb(error.__traceback__)
     text = " ".join(str(error).split())
+    if len(text) > 2 * _KEPT:
+        text = f"{text[:_KEPT]} … {text[-_KEPT:]}"
     place = f"{Path(last.filename).name}:{last.lineno}"
-    return f"{type(error).__name__} at {place}: {text[:_LONGEST] or last.line}"
+    return f"{type(error).__name__} at {place}: {text or last.line}"
 
 
 def _own_warnings(caught: Sequence[warnings.WarningMessage]) -> str:
