@@ -110,7 +110,9 @@ class Implicit(AbstractAdjoint):
             max_steps=forward.max_steps if self.max_steps is None else self.max_steps,
         )
         size = stopping.measure(ops, v)
-        size = ops.xp.where((size > 0.0) & (size < float("inf")), size, ops.scalar(1.0))
+        # The reciprocal of a subnormal size would overflow.
+        size = ops.xp.where(size >= precision.smallest, size, ops.scalar(precision.smallest))
+        size = ops.xp.where(size < float("inf"), size, ops.scalar(1.0))
         unit = tree.scale(ops, 1.0 / size, v)
         g, results, stats = iteration.run(
             ops, lambda g: tree.add(vjp(g), unit), unit, clamp_rtol(rtol, precision)

@@ -123,7 +123,7 @@ def bind(backend: Backend, default_solver: AbstractSolver) -> tuple[FixedPoint, 
             has_aux=has_aux,
         )  # fmt: skip
         iteration = make_iteration(
-            solver or default_solver, rtol, problem.atol, norm, max_steps, problem.precision
+            _given(solver, default_solver), rtol, problem.atol, norm, max_steps, problem.precision
         )
         leaves, results, stats, aux, backward = backend.solve(
             problem, iteration, make_adjoint(adjoint)
@@ -147,7 +147,7 @@ def bind(backend: Backend, default_solver: AbstractSolver) -> tuple[FixedPoint, 
         count = check_count("batch_ndim", batch_ndim, 0)
         problem = make_problem(backend, vjp, v, (), atol=0.0, batch_ndim=count, has_aux=False)
         iteration = make_iteration(
-            solver or default_solver, rtol, 0.0, norm, max_steps, problem.precision
+            _given(solver, default_solver), rtol, 0.0, norm, max_steps, problem.precision
         )
         ops = backend.ops(problem.leaves, count)
         leaves, results, stats = backend.solve_adjoint(
@@ -172,6 +172,11 @@ def make_iteration(
     if not isinstance(solver, AbstractSolver):
         raise InputError(
             f"expected solver to be an fpicore solver such as Anderson(), received {solver!r}"
+        )
+    if not _is_frozen(solver):
+        raise InputError(
+            f"expected the solver to be a frozen dataclass, received {type(solver).__qualname__}; "
+            "decorate it with @dataclass(frozen=True) and keep what changes in its state"
         )
     check_norm(norm)
     steps = check_count("max_steps", max_steps, 1)
@@ -213,6 +218,16 @@ def finish(
             'expected on_failure to be "warn" or "ignore" in traced code, where the status is '
             'data, received "raise"; read solution.result, or call outside of the trace'
         )
+
+
+def _given(option: Any, default: Any) -> Any:
+    return default if option is None else option
+
+
+def _is_frozen(solver: Any) -> bool:
+    """Whether traced code may be cached on it."""
+    parameters = getattr(solver, "__dataclass_params__", None)
+    return parameters is not None and parameters.frozen
 
 
 _IMPLICIT = Implicit()

@@ -109,7 +109,7 @@ class Iteration:
         improved = c.active & (error < c.error)
         accept = improved | (c.active & met)
         best_step = xp.where(improved, step, c.best_step)
-        patient = step - best_step < PATIENCE
+        patient = step - best_step < max(PATIENCE, self.max_steps // 4)
         unsettled = c.active & (error > tolerance) & (error < _INF) & patient
         settled = c.active != unsettled
         verdict = xp.where(met, _CONVERGED, xp.where(error < _INF, _STAGNATED, _NONFINITE))

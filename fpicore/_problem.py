@@ -61,9 +61,7 @@ class Problem:
         if self.bare:  # the common case: one tensor in, one out
             out = self.f(z[0], *self.args)
             if out.__class__ is z[0].__class__:
-                leaf = self.backend.admit(out, z[0])
-                if leaf is not None:
-                    return (leaf,)
+                return (self._admit(0, out, z[0]),)
             return self._read(out, z)[0]
         return self.evaluate(z)[0]
 
@@ -122,6 +120,8 @@ def make_problem(
 
 def check_state(backend: "Backend", leaves: Leaves, batch_ndim: int) -> None:
     """Raise `InputError` unless the leaves can be a state with ``batch_ndim`` batch axes."""
+    if any(getattr(leaf.shape, "rank", 0) is None for leaf in leaves):
+        raise InputError("expected z0 of known rank, received a tensor of unknown shape")
     if not leaves:
         raise InputError("expected z0 to hold at least one tensor, received an empty structure")
     for index, leaf in enumerate(leaves):

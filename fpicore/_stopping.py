@@ -10,9 +10,10 @@ from ._tree import Leaves
 NORMS = ("l2", "rms", "max")
 
 PATIENCE = 64
-"""Steps without a better residual after which a system counts as stagnated. Long enough for the
-transient growth of non-normal maps and for Anderson's non-monotone stretches, short against a
-large ``max_steps`` spent in a cycle or at rounding level."""
+"""Steps without a better residual after which a system counts as stagnated; a quarter of
+``max_steps`` if that is more. Long enough for the transient growth of non-normal maps and for
+Anderson's non-monotone stretches, short against a large ``max_steps`` spent in a cycle or at
+rounding level."""
 
 RESOLUTION = 4.0
 """A relative residual below this many units of the dtype cannot be reached reliably, because

@@ -6,6 +6,7 @@ what the flattened one gives. Most states are one leaf, and in eager code a loop
 half a microsecond a call: such a state is spared it.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -101,15 +102,16 @@ def flatten(tree: Any, is_leaf: Callable[[Any], bool]) -> tuple[Leaves, Callable
     if isinstance(tree, Mapping):
         keys = tuple(tree)
         parts, rebuild = _flatten_all([tree[key] for key in keys], is_leaf)
-        return parts, lambda leaves: dict(zip(keys, rebuild(leaves), strict=True))
+        kind = OrderedDict if isinstance(tree, OrderedDict) else dict
+        return parts, lambda leaves: kind(zip(keys, rebuild(leaves), strict=True))
     if isinstance(tree, list):
         parts, rebuild = _flatten_all(tree, is_leaf)
         return parts, lambda leaves: list(rebuild(leaves))
     if isinstance(tree, tuple):
-        kind: Any = type(tree)
+        named: Any = type(tree)
         parts, rebuild = _flatten_all(list(tree), is_leaf)
-        if hasattr(kind, "_fields"):
-            return parts, lambda leaves: kind(*rebuild(leaves))
+        if hasattr(named, "_fields"):
+            return parts, lambda leaves: named(*rebuild(leaves))
         return parts, rebuild
     raise InputError(
         "expected a tensor of this backend, or a dict, list, tuple or named tuple of them; "

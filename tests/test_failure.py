@@ -157,6 +157,26 @@ def test_cycle_stagnates(lab: Lab, fpi: Any) -> None:
     assert codes(lab, solve(0.75)) == [Result.CONVERGED]
 
 
+@pytest.mark.parametrize("batch_ndim", [0, 1])
+@pytest.mark.parametrize("history", [1, 2, 20])
+@pytest.mark.parametrize("kind", ["Anderson", "Broyden"])
+def test_a_map_without_a_fixed_point_ends_without_an_exception(
+    lab: Lab, fpi: Any, kind: str, history: int, batch_ndim: int
+) -> None:
+    """f = z + 1: every residual is the same, so that no difference of them is left to divide by."""
+    sol = fpi.fixed_point(
+        lambda z: z + 1.0,
+        lab.tensor(np.zeros((1, N))),
+        solver=getattr(fpi, kind)(history=history),
+        max_steps=30,
+        batch_ndim=batch_ndim,
+        on_failure="ignore",
+    )
+    assert codes(lab, sol)[0] in (Result.MAX_STEPS, Result.STAGNATED, Result.NONFINITE)
+    assert np.isfinite(lab.numpy(sol.value)).all()
+    assert np.ravel(lab.numpy(sol.stats.residual))[0] == pytest.approx(2.0)
+
+
 def test_warning_is_the_default(lab: Lab, fpi: Any) -> None:
     with pytest.warns(ConvergenceWarning, match=r"MAX_STEPS.*Raise max_steps") as caught:
         fpi.fixed_point(lambda z: 0.9 * z + 1.0, lab.tensor(np.zeros(N)), max_steps=1)

@@ -64,7 +64,10 @@ def attach(
 
         _, pushed = jax.jvp(at, (only(constants),), (only(tangents[1]),))
         _, jvp = jax.linearize(partial(f, constants), z)
-        return z, _solve(jvp, z, pushed, iteration, adjoint, ops)
+        # A right-hand side of which JAX knows that a leaf is zero breaks the transposed solve:
+        # it wants all of it or nothing to be linear.
+        right = lax.optimization_barrier(pushed)
+        return z, _solve(jvp, z, right, iteration, adjoint, ops)
 
     return attached(z, constants)
 

@@ -84,8 +84,11 @@ class JaxBackend:
     def solve_adjoint(
         self, vjp: Any, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: JaxOps
     ) -> tuple[Leaves, Results, Stats]:
-        """The adjoint solve itself."""
-        return adjoint.pull_back(ops, vjp, v, forward)
+        """The adjoint solve itself, staged only if something in it is traced."""
+        product, constants = close(vjp, v)
+        staged = any(isinstance(x, jax.core.Tracer) for x in (*v, *constants))
+        ops = self.ops(v, ops.batch_ndim, staged)
+        return adjoint.pull_back(ops, partial(product, constants), v, forward)
 
     def is_concrete(self, results: Results) -> bool:
         """Outside of a trace."""

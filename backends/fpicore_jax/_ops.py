@@ -68,7 +68,8 @@ class JaxOps:
 
     def scale(self, s: Array, a: Array) -> Array:
         """s·a."""
-        return (self._spread(s, a) * a).astype(a.dtype)
+        wide = self._wide(a)
+        return (self._spread(s, wide) * wide).astype(a.dtype)
 
     def select(self, mask: Array, a: Array, b: Array) -> Array:
         """a or b by system."""

@@ -15,6 +15,20 @@ def _is_array(x: Any) -> bool:
     return isinstance(x, (np.ndarray, np.generic))
 
 
+def _read_only(f: Callable[[Leaves], Leaves]) -> Callable[[Leaves], Leaves]:
+    """f, which NumPy will not let write to its argument."""
+
+    def evaluate(z: Leaves) -> Leaves:
+        for leaf in z:
+            leaf.flags.writeable = False
+        new = f(z)
+        for leaf in z:
+            leaf.flags.writeable = True
+        return new
+
+    return evaluate
+
+
 class NumPyBackend:
     """Plain arrays, no derivatives."""
 
@@ -34,8 +48,8 @@ class NumPyBackend:
         return leaf.dtype.name
 
     def admit(self, new: Any, old: Any) -> Any:
-        """The array itself if alike; NumPy scalars become arrays."""
-        return np.asarray(new) if new.shape == old.shape and new.dtype == old.dtype else None
+        """A copy if alike: f may return a buffer of its own and write to it again."""
+        return np.array(new) if new.shape == old.shape and new.dtype == old.dtype else None
 
     def ops(self, leaves: Leaves, batch_ndim: int) -> NumPyOps:
         """Ops on the host."""
@@ -45,8 +59,8 @@ class NumPyBackend:
     def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint) -> Outcome:
         """Solve; one more evaluation if aux is wanted."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
-        z, results, stats = iteration.run(ops, problem.map, problem.leaves, problem.atol)
-        z = tuple(leaf.copy() for leaf in z)  # the caller may write to the result, not to z0
+        start = tuple(leaf.copy() for leaf in problem.leaves)
+        z, results, stats = iteration.run(ops, _read_only(problem.map), start, problem.atol)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, stats, aux, None
 

@@ -1,10 +1,11 @@
 """Ops on NumPy arrays. A history is one array of shape batch + (slots, entries)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from fpicore import HostNumbers
+from fpicore import HostNumbers, Process
 
 Array = Any
 
@@ -26,7 +27,8 @@ class NumPyOps(HostNumbers):
 
     def scale(self, s: Any, a: Array) -> Array:
         """s·a."""
-        return (self._spread(s, a) * a).astype(a.dtype, copy=False)
+        wide = a.astype(np.float32) if a.dtype == np.float16 else a
+        return (self._spread(s, a) * wide).astype(a.dtype, copy=False)
 
     def select(self, mask: Any, a: Array, b: Array) -> Array:
         """a or b by system."""
@@ -55,6 +57,16 @@ class NumPyOps(HostNumbers):
         """Weighted sum of the slots."""
         mixed = weights[..., None, :].astype(history.real.dtype) @ history
         return mixed.reshape(like.shape).astype(like.dtype, copy=False)
+
+    def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
+        """The loop silences floating-point warnings of its own numbers, not those of f."""
+        user = np.geterr()
+
+        def heard(z: Any) -> Any:
+            with np.errstate(**user):
+                return f(z)
+
+        return super().loop(heard, process, carry)
 
     def _rows(self, a: Array) -> Array:
         """a as batch + (entries,), half precision widened."""

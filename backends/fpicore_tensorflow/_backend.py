@@ -47,7 +47,11 @@ class TensorFlowBackend:
             tf.nest.assert_same_structure(like, tree)
         except (ValueError, TypeError) as error:
             raise InputError(f"expected f(z) of the structure of z: {error}") from None
-        return tuple(tf.nest.flatten(tree))
+        leaves = tf.nest.flatten(tree)
+        for leaf in leaves:
+            if not tf.is_tensor(leaf):
+                raise InputError(f"expected f(z) to hold TensorFlow tensors, received {type(leaf)}")
+        return tuple(leaves)
 
     def dtype_name(self, leaf: Any) -> str:
         """NumPy's name."""
@@ -55,7 +59,7 @@ class TensorFlowBackend:
 
     def admit(self, new: Any, old: Any) -> Any:
         """The tensor if alike, with the static shape that is known of z."""
-        if not tf.is_tensor(new) or new.dtype != old.dtype:
+        if new.dtype != old.dtype:
             return None
         if not new.shape.is_compatible_with(old.shape) or len(new.shape) != len(old.shape):
             return None
@@ -70,6 +74,7 @@ class TensorFlowBackend:
         wide = any(name in ("float64", "complex128") for name in names)
         return TensorFlowGraphOps(batch_ndim, eps, tf.float64 if wide else tf.float32)
 
+    @tf.autograph.experimental.do_not_convert
     def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint) -> Outcome:
         """Solve apart from any gradient; then attach it level by level."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
@@ -85,6 +90,7 @@ class TensorFlowBackend:
         aux = problem.evaluate(out)[1] if problem.has_aux else None
         return out, results, stats, aux, record
 
+    @tf.autograph.experimental.do_not_convert
     def solve_adjoint(
         self, vjp: Any, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: Any
     ) -> tuple[Leaves, Results, Stats]:

@@ -84,7 +84,8 @@ class _Leaves:
 
     def scale(self, s: Any, a: Tensor) -> Tensor:
         """s·a."""
-        return self._spread(s, a, a.dtype) * a
+        wide = _wide(a)
+        return tf.cast(self._spread(s, a, wide.dtype) * wide, a.dtype)
 
     def history(self, leaf: Tensor, length: int) -> History:
         """Zeros, in float32 if the leaf is narrower."""
@@ -129,7 +130,8 @@ class TensorFlowEagerOps(_Leaves, HostNumbers):
 
     def report(self, number: Any, integer: bool = False) -> Any:
         """Tensors."""
-        return tf.convert_to_tensor(super().report(number, integer))
+        shown = super().report(number, integer)
+        return tf.convert_to_tensor(shown, tf.int32 if integer else tf.float64)
 
     def _number(self, x: Tensor) -> Any:
         found = x.numpy()
@@ -166,13 +168,14 @@ class TensorFlowGraphOps(_Leaves):
         return tf.constant(value, self.dtype)
 
     def solve(self, matrix: Tensor, right: Tensor) -> Tensor:
-        """LU, after replacing matrices that tf.linalg.solve would raise on by the identity."""
-        finite = tf.reduce_all(tf.math.is_finite(matrix), axis=(-2, -1))
-        eye = tf.eye(matrix.shape[-1], dtype=self.dtype)
-        safe = tf.where(finite[..., None, None], matrix, eye)
+        """Elimination without pivots; tf.linalg.solve would raise if one system is singular."""
         right = tf.broadcast_to(right, tf.shape(matrix)[:-1])
-        x = tf.linalg.solve(safe, right[..., None])[..., 0]
-        return tf.where(finite[..., None], x, tf.constant(float("nan"), self.dtype))
+        rows = tf.concat([matrix, right[..., None]], axis=-1)
+        here = tf.range(matrix.shape[-1])[:, None]
+        for j in range(matrix.shape[-1]):
+            pivot = rows[..., j : j + 1, :] / rows[..., j : j + 1, j : j + 1]
+            rows = tf.where(here == j, pivot, rows - rows[..., :, j : j + 1] * pivot)
+        return rows[..., -1]
 
     def cond(self, predicate: Tensor, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
         """tf.cond."""

@@ -77,7 +77,7 @@ class Node(Function):
         z is detached on the first level; its cotangent v − g is then dropped by autograd.
         """
         ctx.solve, ctx.order, ctx.inputs = solve, order, inputs
-        return tuple(leaf.detach() for leaf in value)
+        return tuple(leaf.clone() for leaf in value)
 
     @staticmethod
     @torch.compiler.disable
@@ -140,6 +140,25 @@ class Guard(Function):
         if torch.is_grad_enabled():
             w = Guard.apply(ctx.depth - 1, ctx.order, len(w), *w, *_anchors(ctx.anchors))
         return (None, None, None, *w, *[torch.zeros_like(leaf) for leaf in ctx.anchors])
+
+
+def depends_on_others(outputs: Leaves, inputs: Leaves) -> bool:
+    """Whether the graph of the outputs ends in a tensor that is not one of the inputs."""
+    own = {id(leaf) for leaf in inputs}
+    stack = [leaf.grad_fn for leaf in outputs if leaf.grad_fn is not None]
+    if any(leaf.grad_fn is None and leaf.requires_grad and id(leaf) not in own for leaf in outputs):
+        return True
+    seen = set(stack)
+    while stack:
+        node = stack.pop()
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) not in own:
+            return True
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                stack.append(following)
+    return False
 
 
 def _anchors(tensors: tuple[Tensor, ...]) -> list[Tensor]:

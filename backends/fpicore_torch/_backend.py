@@ -12,6 +12,7 @@ from fpicore import (
     AbstractAdjoint,
     Backward,
     DerivativeError,
+    InputError,
     Iteration,
     Leaves,
     Outcome,
@@ -20,8 +21,9 @@ from fpicore import (
     Stats,
 )
 
-from ._autodiff import Linearization, Node
+from ._autodiff import Linearization, Node, depends_on_others
 from ._device import TorchDeviceOps
+from ._evaluation import watched, without_autocast
 from ._ops import TorchOps
 
 
@@ -58,6 +60,11 @@ class TorchBackend:
         """Numbers on the host for the CPU, on the device otherwise."""
         eps = fpicore.accumulation_eps(tuple(self.dtype_name(leaf) for leaf in leaves))
         device = leaves[0].device
+        if any(leaf.device != device for leaf in leaves) or device.type == "meta":
+            raise InputError(
+                "expected the leaves of z0 on one device that computes, received "
+                f"{sorted({str(leaf.device) for leaf in leaves})}; move z0 before the call"
+            )
         if device.type == "cpu":
             return TorchOps(batch_ndim, eps)
         return TorchDeviceOps(batch_ndim, eps, device)
@@ -67,10 +74,13 @@ class TorchBackend:
         """Solve without recording; then attach the gradient level by level."""
         _refuse_transforms()
         ops = self.ops(problem.leaves, problem.batch_ndim)
-        with torch.no_grad():
+        device = problem.leaves[0].device.type
+        with torch.no_grad(), without_autocast(device) as resume:
+            f = resume(watched(problem.map))
             start = tuple(leaf.detach() for leaf in problem.leaves)
-            z, results, stats = iteration.run(ops, problem.map, start, problem.atol)
-            z = tuple(a.clone() if a is b else a for a, b in zip(z, start, strict=True))
+            z, results, stats = iteration.run(ops, f, start, problem.atol)
+            # f may have returned a tensor that the caller holds, and z0 may be the answer.
+            z = tuple(leaf.clone() for leaf in z)
         backward = None
         if torch.is_grad_enabled():
             backward = Backward()
@@ -99,19 +109,22 @@ def _attach(
     record: Backward,
 ) -> Leaves:
     """value, with the pull-back of the fixed point exact to ``adjoint.order``."""
-    inputs = tuple(leaf.detach().requires_grad_() for leaf in value)
+    inputs = tuple(leaf.clone().requires_grad_() for leaf in value)
     outputs = problem.map(inputs)
+    starts = [leaf for leaf in problem.leaves if leaf.requires_grad and leaf.is_leaf]
+    if not starts and not depends_on_others(outputs, inputs):
+        return value
     line = Linearization(outputs, inputs)
 
     def solve(v: Leaves, transposed: bool) -> Leaves:
         product = line.jvp if transposed else line.vjp
-        g, results, stats = adjoint.pull_back(ops, product, v, iteration)
+        with without_autocast(value[0].device.type) as resume:
+            g, results, stats = adjoint.pull_back(ops, resume(product), v, iteration)
         record.note(results, stats)
         adjoint.conclude(results, stats)
         return g
 
     fixed = tuple(leaf.detach() for leaf in inputs)
-    starts = [leaf for leaf in problem.leaves if leaf.requires_grad]
     out = Node.apply(solve, adjoint.order, value, *outputs, *fixed, *starts)
     for _ in range(1, adjoint.order):
         out = Node.apply(solve, adjoint.order, value, *problem.map(out), *out)

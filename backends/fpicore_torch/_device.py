@@ -28,9 +28,9 @@ class DeviceNumbers:
     any = staticmethod(torch.any)
     all = staticmethod(torch.all)
 
-    def __init__(self, device: torch.device) -> None:
-        """Constants are made on the device."""
-        self._device = device
+    def __init__(self, device: torch.device, kind: torch.dtype) -> None:
+        """Constants are made on the device, in the dtype of the numbers."""
+        self._device, self._kind = device, kind
 
     def where(self, mask: Any, a: Any, b: Any) -> Any:
         """Also for a condition on a counter, which the host knows."""
@@ -40,7 +40,7 @@ class DeviceNumbers:
 
     def indicator(self, mask: Tensor) -> Tensor:
         """1 or 0."""
-        return mask.to(torch.float64)
+        return mask.to(self._kind)
 
     def arange(self, length: int) -> Tensor:
         """0 … length − 1."""
@@ -48,7 +48,7 @@ class DeviceNumbers:
 
     def eye(self, length: int) -> Tensor:
         """Identity."""
-        return torch.eye(length, dtype=torch.float64, device=self._device)
+        return torch.eye(length, dtype=self._kind, device=self._device)
 
     def sum(self, x: Tensor) -> Tensor:
         """Over the last axis."""
@@ -76,15 +76,17 @@ class DeviceNumbers:
 
 
 class TorchDeviceOps(TorchOps):
-    """Leaves and numbers on an accelerator; numbers are float64 tensors."""
+    """Leaves and numbers on an accelerator; numbers are float64 where the device knows it."""
 
     traced = True
 
     def __init__(self, batch_ndim: int, eps: float, device: torch.device) -> None:
         """Numbers live on ``device``."""
         super().__init__(batch_ndim, eps)
-        self.xp = DeviceNumbers(device)
+        # Metal knows no float64.
+        self._kind = torch.float32 if device.type == "mps" else torch.float64
         self._device = device
+        self.xp = DeviceNumbers(device, self._kind)
 
     def dot(self, a: Tensor, b: Tensor) -> Tensor:
         """Per system Re Σ conj(a)·b."""
@@ -99,7 +101,7 @@ class TorchDeviceOps(TorchOps):
     def numbers(self, leaf: Tensor, fill: float, shape: tuple[int, ...] = ()) -> Tensor:
         """A filled tensor on the device."""
         full = (*leaf.shape[: self.batch_ndim], *shape)
-        return torch.full(full, fill, dtype=torch.float64, device=self._device)
+        return torch.full(full, fill, dtype=self._kind, device=self._device)
 
     def solve(self, matrix: Tensor, right: Tensor) -> Tensor:
         """LU without the host's check of its success; the core looks at the numbers instead."""
@@ -121,11 +123,11 @@ class TorchDeviceOps(TorchOps):
 
     def _squares(self, a: Tensor) -> Tensor:
         """Σ |a|² in float64, where the squares of narrower leaves cannot leave the range."""
-        wide = torch.complex128 if a.is_complex() else torch.float64
+        wide = self._kind.to_complex() if a.is_complex() else self._kind
         return torch.linalg.vector_norm(self._rows(a), dim=-1, dtype=wide).square()
 
     def _number(self, x: Tensor) -> Tensor:
-        return (x.real if x.is_complex() else x).to(torch.float64)
+        return (x.real if x.is_complex() else x).to(self._kind)
 
     def _coefficients(self, weights: Tensor, matrix: Tensor) -> Tensor:
         return weights.to(matrix.dtype)

@@ -48,7 +48,8 @@ class TorchOps(HostNumbers):
 
     def scale(self, s: Any, a: Tensor) -> Tensor:
         """s·a."""
-        return (a * self._spread(s, a)).to(a.dtype)
+        wide = a.to(_WIDER[a.dtype]) if a.dtype in _WIDER else a
+        return (wide * self._spread(s, wide)).to(a.dtype)
 
     def select(self, mask: Any, a: Tensor, b: Tensor) -> Tensor:
         """a or b by system, without a copy where one of them serves all."""

@@ -86,5 +86,5 @@ class Anderson(AbstractSolver):
         """α, zero for empty slots, and whether it is finite, per system."""
         ridge = max(self.regularization, 16.0 * ops.eps)
         alpha = ops.solve(gram * (1.0 + ridge * ops.xp.eye(self.history + 1)), filled)
-        total = ops.xp.sum(alpha)
-        return alpha / column(ops, total), ops.xp.isfinite(1.0 / total)
+        alpha = alpha / column(ops, ops.xp.sum(alpha))
+        return alpha, ops.xp.isfinite(ops.xp.sum(alpha))

@@ -1,0 +1,51 @@
+"""How f is called during a solve: watched for writes, and in the caller's autocast state."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from fpicore import Leaves, MapError
+
+Map = Callable[[Leaves], Leaves]
+
+
+def watched(f: Map) -> Map:
+    """f, refused if it writes to its argument, and cut off from any graph that it records.
+
+    Either would be silent: an f that works in place makes f(z) − z zero, and one that records
+    (an energy's gradient, say) under no_grad would chain the graphs of all steps.
+    """
+
+    def evaluate(z: Leaves) -> Leaves:
+        if torch.is_inference_mode_enabled():  # inference tensors keep no version
+            return tuple([leaf.clone() for leaf in f(z)])
+        before = [leaf._version for leaf in z]
+        new = f(z)
+        if before != [leaf._version for leaf in z]:
+            raise MapError(
+                "expected f to leave its argument as it is, received an f that writes to z in "
+                "place (or to a buffer that it returned before); use out-of-place operations"
+            )
+        return tuple([leaf.detach() if leaf.requires_grad else leaf for leaf in new])
+
+    return evaluate
+
+
+@contextmanager
+def without_autocast(device: str) -> Iterator[Callable[[Map], Map]]:
+    """Keep the solver's own products out of autocast; yields a decorator that resumes it for f."""
+    if not torch.is_autocast_enabled(device):
+        yield lambda f: f
+        return
+    dtype, cache = torch.get_autocast_dtype(device), torch.is_autocast_cache_enabled()
+
+    def resume(f: Map) -> Map:
+        def evaluate(z: Leaves) -> Leaves:
+            with torch.autocast(device, dtype=dtype, cache_enabled=cache):
+                return f(z)
+
+        return evaluate
+
+    with torch.autocast(device, enabled=False):
+        yield resume
