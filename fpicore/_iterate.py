@@ -98,8 +98,9 @@ class Iteration:
         if not ops.traced and not ops.xp.any(running):
             return carry
         proposal, memory = self.solver.step(ops, Point(z, f, residual, error), carry.memory)
-        # A stopped system is fed its own result again, so that nothing runs off to infinity.
-        proposal = tree.select(ops, running, proposal, carry.value)
+        if ops.batch_ndim:
+            # A stopped system is fed its own result again, lest it run off to infinity.
+            proposal = tree.select(ops, running, proposal, carry.value)
         return Carry(proposal, memory, *carry[2:])
 
     def _judge(self, ops: Ops, c: Carry, error: Number, tolerance: Number) -> Carry:

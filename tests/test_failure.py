@@ -8,6 +8,8 @@ import pytest
 
 from fpicore import ConvergenceError, ConvergenceWarning, Result
 
+from fpicore._stopping import PATIENCE
+
 from .labs import Lab
 from .problems import SOLVERS
 
@@ -153,7 +155,7 @@ def test_cycle_stagnates(lab: Lab, fpi: Any) -> None:
 
     stuck = solve(1.0)
     assert codes(lab, stuck) == [Result.STAGNATED]
-    assert 60 <= int(lab.numpy(stuck.stats.steps)) <= 70
+    assert PATIENCE <= int(lab.numpy(stuck.stats.steps)) <= PATIENCE + 4
     assert codes(lab, solve(0.75)) == [Result.CONVERGED]
 
 

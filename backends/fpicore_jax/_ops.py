@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any, ClassVar
 
 import jax
@@ -86,20 +87,22 @@ class JaxOps:
         )
 
     def project(self, history: Array, leaf: Array) -> Array:
-        """Products of every slot with leaf."""
-        axes = range(self.batch_ndim)
-        inner = range(self.batch_ndim, leaf.ndim)
-        dimensions = ([*inner], [i + 1 for i in inner]), ([*axes], [i + 1 for i in axes])
-        row = jnp.conj(leaf.astype(history.dtype))
-        return self._real(lax.dot_general(row, history, dimensions, precision=_EXACT))
+        """Products of every slot with leaf.
+
+        One fused reduction: on a CPU, XLA's dot products over a buffer that changes in the loop
+        take two to five times as long.
+        """
+        products = jnp.conj(history) * leaf.astype(history.dtype)
+        axes = tuple(range(1 + self.batch_ndim, history.ndim))
+        return jnp.moveaxis(self._real(jnp.sum(products, axis=axes)), 0, -1)
 
     def combine(self, weights: Array, history: Array, like: Array) -> Array:
-        """Weighted sum of the slots."""
-        axes = range(self.batch_ndim)
-        dimensions = ([self.batch_ndim], [0]), ([*axes], [i + 1 for i in axes])
-        coefficients = weights.astype(history.dtype)
-        mixed = lax.dot_general(coefficients, history, dimensions, precision=_EXACT)
-        return mixed.astype(like.dtype)
+        """Weighted sum of the slots, one fused pass."""
+        coefficients = weights.astype(history.real.dtype)
+        terms = [
+            self._spread(coefficients[..., i], like) * history[i] for i in range(len(history))
+        ]
+        return reduce(add, terms).astype(like.dtype)
 
     def numbers(self, leaf: Array, fill: float, shape: tuple[int, ...] = ()) -> Array:
         """A filled array."""
@@ -162,7 +165,9 @@ class JaxOps:
 
     def _spread(self, s: Array, a: Array) -> Array:
         column = s.reshape(*s.shape, *(1,) * (a.ndim - self.batch_ndim))
-        return column if column.dtype == bool else column.astype(a.real.dtype)
+        if column.dtype == bool:
+            return column
+        return column.astype(jnp.promote_types(a.real.dtype, jnp.float32))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -19,12 +19,10 @@ def _read_only(f: Callable[[Leaves], Leaves]) -> Callable[[Leaves], Leaves]:
     """f, which NumPy will not let write to its argument."""
 
     def evaluate(z: Leaves) -> Leaves:
-        for leaf in z:
-            leaf.flags.writeable = False
-        new = f(z)
-        for leaf in z:
-            leaf.flags.writeable = True
-        return new
+        views = tuple([np.asarray(leaf)[...] for leaf in z])
+        for view in views:
+            view.flags.writeable = False
+        return f(views)
 
     return evaluate
 

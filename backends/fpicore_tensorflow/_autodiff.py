@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager import forwardprop_util  # pyright: ignore[reportMissingImports]
 
 from fpicore import DerivativeError, Leaves
 
@@ -46,6 +47,19 @@ def _gradient(tape: tf.GradientTape, outputs: Leaves, inputs: Leaves, v: Leaves)
             outputs, list(inputs), list(v), unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
     )
+
+
+def refuse_forward_mode(outputs: Leaves) -> None:
+    """Raise if an eager ForwardAccumulator watches f.
+
+    TensorFlow derives the forward mode of a custom gradient from its pull-back, and loses part of
+    the levels on the way. Only TensorFlow's own module tells whether tensors carry tangents.
+    """
+    if tf.executing_eagerly() and forwardprop_util.pack_tangents(list(outputs)).tangents:
+        raise DerivativeError(
+            "expected reverse mode, received a tf.autodiff.ForwardAccumulator in eager mode, where "
+            "TensorFlow's forward derivative of a custom gradient is wrong; use tf.GradientTape"
+        )
 
 
 def node(solve: Solve, order: int, value: Leaves, outputs: Leaves, inputs: Leaves) -> Leaves:

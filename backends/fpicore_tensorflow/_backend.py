@@ -20,7 +20,7 @@ from fpicore import (
     Stats,
 )
 
-from ._autodiff import Linearization, node
+from ._autodiff import Linearization, node, refuse_forward_mode
 from ._ops import TensorFlowEagerOps, TensorFlowGraphOps
 
 
@@ -83,6 +83,7 @@ class TensorFlowBackend:
         record = Backward() if tf.executing_eagerly() else None
         value = tuple(tf.stop_gradient(leaf) for leaf in z)
         line = Linearization(problem.map, value)
+        refuse_forward_mode(line.outputs)
         solve = partial(_pull_back, self, line, iteration, adjoint, problem.batch_ndim, record)
         out = node(solve, adjoint.order, value, line.outputs, value)
         for _ in range(1, adjoint.order):

@@ -1,0 +1,201 @@
+"""PyTorch: a derivative that would be wrong is refused, in every way one can ask for it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+import fpicore_torch as fpi  # noqa: E402
+from fpicore import DerivativeError, Implicit  # noqa: E402
+
+pytestmark = pytest.mark.framework("torch")
+
+Tensor = torch.Tensor
+THETA = torch.tensor([0.4, -0.7], dtype=torch.float64)
+
+
+def solve(theta: Tensor, order: int = 1, **options: Any) -> Tensor:
+    """z = θ sin z + 1."""
+    return fpi.fixed_point(
+        lambda z: theta * torch.sin(z) + 1.0,
+        torch.zeros(2, dtype=torch.float64),
+        adjoint=Implicit(order=order),
+        rtol=1e-12,
+        **options,
+    ).value
+
+
+def exact(theta: np.ndarray, order: int) -> np.ndarray:
+    """d^order z/dθ^order, by complex contour integrals of the solution."""
+    points = 32
+    circle = 0.05 * np.exp(2j * np.pi * np.arange(points) / points)
+    z = np.ones((points, 2), complex)
+    shifted = theta + circle[:, None]
+    for _ in range(60):
+        z = z - (shifted * np.sin(z) + 1 - z) / (shifted * np.cos(z) - 1)
+    coefficient = (z / circle[:, None] ** order).mean(axis=0).real
+    return coefficient * [1, 1, 2, 6, 24][order]
+
+
+def leaf() -> Tensor:
+    return THETA.clone().requires_grad_()
+
+
+def differentiate(theta: Tensor, order: int, levels: int) -> Tensor:
+    total = solve(theta, levels).sum()
+    for _ in range(order):
+        (gradient,) = torch.autograd.grad(total, theta, create_graph=True)
+        total = gradient.sum()
+    return gradient
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_orders_up_to_the_levels_are_right(order: int) -> None:
+    for levels in range(order, 4):
+        found = differentiate(leaf(), order, levels).detach().numpy()
+        np.testing.assert_allclose(found, exact(THETA.numpy(), order), rtol=1e-7)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_the_order_beyond_the_levels_is_refused(levels: int) -> None:
+    with pytest.raises(DerivativeError, match=rf"at most {levels} .*Implicit\(order={levels + 1}\)"):
+        differentiate(leaf(), levels + 1, levels)
+
+
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": torch.sum,
+    "weighted": lambda z: (z * torch.tensor([2.0, -1.0])).sum(),
+    "quadratic": lambda z: (z**2).sum(),
+    "nonlinear": lambda z: torch.exp(z).prod(),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_grad_with_create_graph(loss: Any) -> None:
+    theta = leaf()
+    (gradient,) = torch.autograd.grad(loss(solve(theta)), theta, create_graph=True)
+    with pytest.raises(DerivativeError):
+        torch.autograd.grad(gradient.sum(), theta)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_backward_with_create_graph(loss: Any) -> None:
+    theta = leaf()
+    loss(solve(theta)).backward(create_graph=True)
+    assert theta.grad is not None
+    with pytest.raises(DerivativeError):
+        theta.grad.sum().backward()
+    theta.grad = None  # breaks the reference cycle that create_graph makes
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_gradient_penalty(loss: Any) -> None:
+    """The commonest second derivative in practice: a norm of a gradient in the loss."""
+    theta = leaf()
+    (gradient,) = torch.autograd.grad(loss(solve(theta)), theta, create_graph=True)
+    with pytest.raises(DerivativeError):
+        (gradient**2).sum().backward()
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (1, 0), (0, 0), (1, 1)])
+def test_another_input(loss: Any, first: int, second: int) -> None:
+    inputs = (leaf(), torch.tensor([1.0, 0.5], dtype=torch.float64, requires_grad=True))
+
+    def answer(order: int) -> Tensor:
+        value = fpi.fixed_point(
+            lambda z: inputs[0] * torch.sin(z) + inputs[1],
+            torch.zeros(2, dtype=torch.float64),
+            adjoint=Implicit(order=order),
+            rtol=1e-12,
+        ).value
+        (gradient,) = torch.autograd.grad(loss(value), inputs[first], create_graph=True)
+        return torch.autograd.grad(gradient.sum(), inputs[second])[0]
+
+    with pytest.raises(DerivativeError):
+        answer(1)
+    assert torch.isfinite(answer(2)).all()
+
+
+def test_second_derivative_in_the_cotangent_is_right() -> None:
+    """∂/∂v of Jᵀv needs no derivative of the solve in θ; if it is given, it is right."""
+    theta = leaf()
+    v = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad((v * solve(theta)).sum(), theta, create_graph=True)
+    try:
+        (found,) = torch.autograd.grad(gradient.sum(), v)
+    except DerivativeError:
+        return
+    np.testing.assert_allclose(found.numpy(), exact(THETA.numpy(), 1), rtol=1e-8)
+
+
+def test_hessian_functional() -> None:
+    hessian = torch.autograd.functional.hessian
+    with pytest.raises(DerivativeError):
+        hessian(lambda theta: solve(theta).sum(), THETA)
+    found = hessian(lambda theta: solve(theta, 2).sum(), THETA)
+    np.testing.assert_allclose(found, np.diag(exact(THETA.numpy(), 2)), rtol=1e-7, atol=1e-9)
+
+
+def test_a_solve_that_feeds_a_solve() -> None:
+    """The guard of the inner solve holds behind the outer one."""
+
+    def chain(theta: Tensor, order: int) -> Tensor:
+        inner = solve(theta, order)
+        return fpi.fixed_point(
+            lambda z: 0.3 * torch.cos(z) + inner,
+            torch.zeros(2, dtype=torch.float64),
+            adjoint=Implicit(order=2),
+            rtol=1e-12,
+        ).value
+
+    theta = leaf()
+    (gradient,) = torch.autograd.grad(chain(theta, 1).sum(), theta, create_graph=True)
+    with pytest.raises(DerivativeError):
+        gradient.sum().backward()
+
+
+FORWARD: dict[str, Callable[[], Any]] = {
+    "func.grad": lambda: torch.func.grad(lambda t: solve(t).sum())(THETA),
+    "func.vjp": lambda: torch.func.vjp(solve, THETA),
+    "func.jvp": lambda: torch.func.jvp(solve, (THETA,), (torch.ones_like(THETA),)),
+    "func.jacrev": lambda: torch.func.jacrev(solve)(THETA),
+    "func.jacfwd": lambda: torch.func.jacfwd(solve)(THETA),
+    "func.hessian": lambda: torch.func.hessian(lambda t: solve(t).sum())(THETA),
+    "func.vmap": lambda: torch.func.vmap(solve)(torch.stack([THETA, THETA])),
+    "func.linearize": lambda: torch.func.linearize(solve, THETA),
+}
+
+
+@pytest.mark.parametrize("transform", FORWARD.values(), ids=FORWARD)
+def test_transforms_are_refused_or_right(transform: Any) -> None:
+    with pytest.raises(DerivativeError, match=r"expected .*received .*torch\.(func|autograd)"):
+        transform()
+
+
+def test_dual_numbers_are_refused() -> None:
+    from torch.autograd import forward_ad
+
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(THETA, torch.ones_like(THETA))
+        with pytest.raises(DerivativeError):
+            solve(dual)
+
+
+def test_jacobian_functional() -> None:
+    found = torch.autograd.functional.jacobian(solve, THETA)
+    np.testing.assert_allclose(found, np.diag(exact(THETA.numpy(), 1)), rtol=1e-8, atol=1e-10)
+
+
+def test_batched_gradients_are_refused_or_right() -> None:
+    """is_grads_batched runs the backward pass under vmap."""
+    theta = leaf()
+    value = solve(theta)
+    try:
+        (found,) = torch.autograd.grad(value, theta, torch.eye(2).double(), is_grads_batched=True)
+    except (RuntimeError, DerivativeError):
+        return
+    np.testing.assert_allclose(found, np.diag(exact(THETA.numpy(), 1)), rtol=1e-8, atol=1e-10)
