@@ -27,4 +27,43 @@ from ._solver import AbstractSolver, Point
 from ._tree import Leaves, flatten, flatten_like
 from .solvers import Anderson, Broyden, Picard
 
+__all__ = [
+    "AbstractAdjoint",
+    "AbstractSolver",
+    "Anderson",
+    "Backend",
+    "Backward",
+    "Broyden",
+    "ConvergenceError",
+    "ConvergenceWarning",
+    "DerivativeError",
+    "FixedPointError",
+    "HostNamespace",
+    "HostNumbers",
+    "Implicit",
+    "InputError",
+    "Iteration",
+    "Leaves",
+    "MapError",
+    "MissingBackendError",
+    "Ops",
+    "Outcome",
+    "Picard",
+    "Point",
+    "Precision",
+    "PrecisionWarning",
+    "Problem",
+    "Process",
+    "Result",
+    "Results",
+    "Solution",
+    "Stats",
+    "accumulation_eps",
+    "bind",
+    "flatten",
+    "flatten_like",
+    "precision_of",
+    "report_failure",
+]
+
 __version__ = "0.1.0"

@@ -53,9 +53,9 @@ class Backend(Protocol):
         ...
 
     def solve_adjoint(
-        self, vjp: Product, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: Ops
+        self, vjp: Product, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: Any
     ) -> tuple[Leaves, Results, Stats]:
-        """``adjoint.pull_back`` outside of any recording of gradients."""
+        """``adjoint.pull_back`` outside of any recording of gradients; ``ops`` are its own."""
         ...
 
     def is_concrete(self, results: Results) -> bool:

@@ -8,9 +8,9 @@ from ._adjoint import AbstractAdjoint, Implicit
 from ._backend import Backend
 from ._errors import InputError, PrecisionWarning
 from ._iterate import Iteration
-from ._ops import Precision, precision_of
+from ._ops import Precision
 from ._options import check_count, check_nonnegative
-from ._problem import check_state, make_problem
+from ._problem import make_problem
 from ._reporting import check_on_failure, report_failure
 from ._solution import Results, Solution, Stats
 from ._solver import AbstractSolver
@@ -46,8 +46,9 @@ class FixedPoint(Protocol):
             args: further arguments of f. Gradients reach them, and tensors that f closes over.
             solver: the strategy; None is Anderson().
             adjoint: the gradient strategy; None is Implicit().
-            rtol, atol: a system has converged when ‖f(z) − z‖ ≤ atol + rtol·‖f(z)‖ at the
-                returned z. None for rtol is 1e-4, or what the dtype resolves if that is coarser.
+            rtol: a system has converged when ‖f(z) − z‖ ≤ atol + rtol·‖f(z)‖ at the returned z.
+                None is 1e-4, or what the dtype resolves if that is coarser.
+            atol: see rtol; needed only where f(z) tends to 0.
             norm: "l2", "rms" (l2 over the root of the number of entries) or "max", per system.
             max_steps: most solver steps, ≥ 1; f is evaluated at most once more than that in the
                 solve, and once more where a gradient is attached or aux is wanted.
@@ -207,9 +208,7 @@ def make_adjoint(adjoint: Any) -> AbstractAdjoint:
     return adjoint
 
 
-def finish(
-    backend: Backend, results: Results, stats: Stats, on_failure: str, what: str
-) -> None:
+def finish(backend: Backend, results: Results, stats: Stats, on_failure: str, what: str) -> None:
     """Warn or raise on failure, where the outcome is known."""
     if backend.is_concrete(results):
         report_failure(results, stats, on_failure, what, stacklevel=4)

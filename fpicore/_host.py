@@ -124,10 +124,11 @@ class HostNumbers:
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
         """Python's while."""
+        ops: Any = self  # the adapter adds the leaves
         update, active = process.update, process.active
         with np.errstate(all="ignore"):
-            while active(self, carry):
-                carry = update(self, carry, f(carry.z))
+            while active(ops, carry):
+                carry = update(ops, carry, f(carry.z))
         return carry
 
     def report(self, number: Number, integer: bool = False) -> Any:

@@ -25,8 +25,9 @@ History = Any
 class Numbers(Protocol):
     """Functions on numbers, with the meaning that NumPy gives to their names.
 
-    ``indicator`` is 1 where a mask is true, else 0. ``sum``, ``max`` reduce the last axis, ``any`` and ``all`` every axis; ``diagonal``,
-    ``transpose`` and ``matvec`` act on the last two; ``roll`` shifts the last axis in a circle.
+    ``indicator`` is 1 where a mask is true, else 0. ``sum`` and ``max`` reduce the last axis,
+    ``any`` and ``all`` every axis; ``diagonal``, ``transpose`` and ``matvec`` act on the last two; ``roll``
+    shifts the last axis in a circle.
     """
 
     where: Callable[..., Number]
@@ -53,8 +54,10 @@ class Numbers(Protocol):
 class Process(Protocol):
     """What ``Ops.loop`` repeats."""
 
-    limit: int
-    """The most evaluations of f."""
+    @property
+    def limit(self) -> int:
+        """The most evaluations of f."""
+        ...
 
     def active(self, ops: "Ops", carry: Any) -> Number:
         """Whether any system still iterates: one boolean."""
@@ -68,14 +71,26 @@ class Process(Protocol):
 class Ops(Protocol):
     """What the core needs of a framework; about twenty entries."""
 
-    batch_ndim: int
-    """Leading axes of every leaf that index independent systems."""
-    traced: bool
-    """True while values are unknown to Python, so that no `if` may depend on them."""
-    eps: float
-    """Unit of the precision in which products of leaves are known."""
-    xp: type["Numbers"] | Any
-    """Namespace of numbers."""
+    @property
+    def batch_ndim(self) -> int:
+        """Leading axes of every leaf that index independent systems."""
+        ...
+
+    @property
+    def traced(self) -> bool:
+        """True where Python must not look at values: in staged code they are unknown to it, on
+        an accelerator it would have to wait for them."""
+        ...
+
+    @property
+    def eps(self) -> float:
+        """Unit of the precision in which products of leaves are known."""
+        ...
+
+    @property
+    def xp(self) -> Any:
+        """Namespace of numbers, a `Numbers`."""
+        ...
 
     def dot(self, a: Leaf, b: Leaf) -> Number:
         """Per system Re Σ conj(a)·b, accumulated in float32 or better."""

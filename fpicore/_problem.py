@@ -98,7 +98,7 @@ def make_problem(
         raise InputError(f"expected f to be callable as f(z, *args), received {describe(f)}")
     if not isinstance(args, (tuple, list)):
         raise InputError(
-            f"expected args to be a tuple of the further arguments of f, received {describe(args)}; "
+            f"expected args to be a tuple of further arguments of f, received {describe(args)}; "
             "write args=(x,) for a single one"
         )
     leaves, rebuild = backend.flatten(z0)

@@ -27,8 +27,9 @@ def report_failure(
     codes = results.flat()
     first = next(i for i, code in enumerate(codes) if code != Result.CONVERGED)
     where = f" (first failing system: {first})" if len(codes) > 1 else ""
-    message = f"{what} did not converge{where}: {results}. Residual {_pick(stats.residual, first)}, "
-    message += f"tolerance {_pick(stats.tolerance, first)}."
+    residual, tolerance = _pick(stats.residual, first), _pick(stats.tolerance, first)
+    message = f"{what} did not converge{where}: {results}. "
+    message += f"Residual {residual}, tolerance {tolerance}."
     if on_failure == "raise":
         raise ConvergenceError(message)
     warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)

@@ -10,7 +10,7 @@ run it. ``@pytest.mark.gradients`` leaves out NumPy, which differentiates nothin
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from fpicore.verify.problem import FRAMEWORKS
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from .labs import MODES, Lab  # noqa: E402
+from .labs import MODES, Lab
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=20, database=None)
 settings.register_profile(
@@ -80,7 +80,7 @@ def _wanted(item: pytest.Item, selected: list[str]) -> bool:
     return marker is None or set(marker.args) <= set(selected)
 
 
-def _applies(item: Any, conditions: dict[str, Any]) -> bool:
+def _applies(item: Any, conditions: Mapping[str, Any]) -> bool:
     """Whether every named parameter has the value, or one of the values."""
     given = item.callspec.params if hasattr(item, "callspec") else {}
     return all(

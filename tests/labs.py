@@ -162,6 +162,7 @@ class Lab:
         import tensorflow as tf
 
         del again  # an outer tape records the gradient
+
         def gradient(*args: Tree) -> Tree:
             with tf.GradientTape() as tape:
                 tape.watch(args)

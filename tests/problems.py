@@ -41,9 +41,7 @@ def _planted(name: str, g: Callable[..., Any], value: Any, *args: Any, **options
     def f(xp: Any, z: Any, shift: Any, *args: Any) -> Any:
         return g(xp, z, *args) + shift
 
-    return Problem(
-        name, f, z0=np.zeros_like(value), args=(shift, *args), exact=value, **options
-    )
+    return Problem(name, f, z0=np.zeros_like(value), args=(shift, *args), exact=value, **options)
 
 
 def affine() -> Problem:
@@ -185,3 +183,15 @@ def converging(name: str) -> list[str]:
 def cases(*names: str) -> list[tuple[str, str]]:
     """All (problem, solver) that converge, for the named problems or for all."""
     return [(name, solver) for name in names or PROBLEMS for solver in converging(name)]
+
+
+def sine_derivative(theta: np.ndarray, order: int) -> np.ndarray:
+    """d^order z*/dθ^order of z = θ sin z + 1, by a contour integral of the solution."""
+    points = 32
+    circle = 0.05 * np.exp(2j * np.pi * np.arange(points) / points)
+    z = np.ones((points, theta.size), complex)
+    shifted = theta + circle[:, None]
+    for _ in range(60):
+        z = z - (shifted * np.sin(z) + 1 - z) / (shifted * np.cos(z) - 1)
+    coefficient = (z / circle[:, None] ** order).mean(axis=0).real
+    return coefficient * [1, 1, 2, 6, 24][order]

@@ -123,10 +123,12 @@ def test_leaves_with_different_batch_axes(lab: Lab, fpi: Any) -> None:
     assert f.calls == 0
 
 
-@pytest.mark.parametrize("other", [None, 1.0, "text", object()], ids=["None", "number", "text", "object"])
+@pytest.mark.parametrize(
+    "other", [None, 1.0, "text", object()], ids=["None", "number", "text", "object"]
+)
 def test_state_that_is_no_tensor(fpi: Any, other: Any) -> None:
     f = Watched()
-    with pytest.raises(InputError, match="expected .*received"):
+    with pytest.raises(InputError, match=r"expected .*received"):
         fpi.fixed_point(f, other)
     assert f.calls == 0
 
@@ -153,7 +155,7 @@ def test_map_into_another_framework(lab: Lab, fpi: Any, other: str) -> None:
     if other == lab.name or not installed(other):
         pytest.skip("the framework's own, or not installed")
     stranger = Lab(other).tensor(np.ones(SHAPE), "float32")
-    with pytest.raises(MapError, match="expected .*received"):
+    with pytest.raises(MapError, match=r"expected .*received"):
         fpi.fixed_point(lambda z: stranger, lab.tensor(np.ones(SHAPE), "float64"))
 
 

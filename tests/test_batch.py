@@ -47,7 +47,9 @@ def solve(lab: Lab, solver: str, *arrays: np.ndarray, batch_ndim: int = 1) -> Fo
         batch_ndim=batch_ndim,
         on_failure="ignore",
     )
-    return Found(*map(lab.numpy, (sol.value, sol.result.codes, sol.stats.steps, sol.stats.residual)))
+    return Found(
+        *map(lab.numpy, (sol.value, sol.result.codes, sol.stats.steps, sol.stats.residual))
+    )
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

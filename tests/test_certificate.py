@@ -110,7 +110,7 @@ def test_every_solver_finds_the_same_point(
     found = [_linear_solution(lab, fpi, matrix, shift, solver) for solver in SOLVERS.values()]
     exact = np.linalg.solve(np.eye(N) - matrix, shift)
     for value in found:
-        np.testing.assert_allclose(value, exact, rtol=0, atol=2e-8 * np.linalg.norm(exact))
+        np.testing.assert_allclose(value, exact, rtol=0, atol=2e-8 * float(np.linalg.norm(exact)))
 
 
 @settings(max_examples=10)
@@ -122,7 +122,7 @@ def test_accelerated_solvers_find_expansive_points(
     exact = np.linalg.solve(np.eye(N) - matrix, shift)
     for solver in (SOLVERS["anderson"], SOLVERS["broyden"]):
         value = _linear_solution(lab, fpi, matrix, shift, solver)
-        np.testing.assert_allclose(value, exact, rtol=0, atol=2e-8 * np.linalg.norm(exact))
+        np.testing.assert_allclose(value, exact, rtol=0, atol=2e-8 * float(np.linalg.norm(exact)))
 
 
 def _linear_solution(
@@ -162,9 +162,7 @@ def test_one_evaluation_a_step_and_one_more(
 
 
 @pytest.mark.parametrize("batch_ndim", [0, 1])
-def test_start_at_the_fixed_point_costs_one_evaluation(
-    lab: Lab, fpi: Any, batch_ndim: int
-) -> None:
+def test_start_at_the_fixed_point_costs_one_evaluation(lab: Lab, fpi: Any, batch_ndim: int) -> None:
     sol = fpi.fixed_point(lambda z: 0.5 * z, lab.tensor(np.zeros((2, N))), batch_ndim=batch_ndim)
     assert int(lab.numpy(sol.stats.evaluations)) == 1
     assert not np.any(lab.numpy(sol.stats.steps))

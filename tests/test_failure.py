@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from fpicore import ConvergenceError, ConvergenceWarning, Result
-
 from fpicore._stopping import PATIENCE
 
 from .labs import Lab

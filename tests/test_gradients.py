@@ -1,11 +1,13 @@
 """First-order gradients against the dense reference: problem × solver × framework × mode."""
 
-from typing import Any
+import itertools
 
 import numpy as np
 import pytest
 
 from fpicore.verify.arrays import Layout, leaf_error, system_error
+from fpicore.verify.frameworks import installed
+from fpicore.verify.problem import FRAMEWORKS
 
 from .labs import Lab
 from .problems import SOLVERS, cases, problem, reference
@@ -36,6 +38,19 @@ def test_compiled(lab: Lab, mode: str, name: str, solver: str) -> None:
     _check(lab, name, solver, mode)
 
 
-@pytest.mark.parametrize(("name", "solver"), cases())
-def test_frameworks_agree(name: str, solver: str, pytestconfig: Any) -> None:
-    raise NotImplementedError
+@pytest.mark.parametrize(("name", "solver"), cases("expansive", "nested", "batch", "twice"))
+def test_frameworks_agree(pytestconfig: pytest.Config, name: str, solver: str) -> None:
+    """Every pair of frameworks, to 1e-10, values and gradients."""
+    named = pytestconfig.getoption("--backend")
+    names = [n for n in FRAMEWORKS if (n in named if named else installed(n))]
+    if len(names) < 2:
+        pytest.skip("one framework has nothing to agree with")
+    found = []
+    for lab in map(Lab, names):
+        with lab.precision():
+            found.append(lab.solve(problem(name), SOLVERS[solver]))
+    layout = Layout(problem(name).z0, problem(name).batch_ndim)
+    for a, b in itertools.combinations(found, 2):
+        assert a.evaluations == b.evaluations
+        assert system_error(layout, a.value, b.value) < 1e-10
+        assert leaf_error(a.gradients, b.gradients) < 1e-10

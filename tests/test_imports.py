@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "_backend": LOOP | {"_iterate", "_adjoint", "_problem"},
     "_fixed_point": LOOP | {"_iterate", "_adjoint", "_problem", "_backend"},
 }
-"""What each module of the core may import of the core; solvers and verify have rules of their own."""
+"""What each module of the core may import of the core; solvers and verify have their own rules."""
 NUMPY_ALLOWED = {"_host"}
 
 
@@ -118,16 +118,17 @@ def test_backend(path: Path) -> None:
         assert "." not in module or path.stem == "_harness"
         assert module.partition(".")[0] != "verify" or path.stem == "_harness"
     companions = {"jaxlib"} if framework == "jax" else set()
-    keras = {"keras"} if framework in ("tensorflow", "torch", "jax") and path.stem == "nn" else set()
+    keras = (
+        {"keras"} if framework in ("tensorflow", "torch", "jax") and path.stem == "nn" else set()
+    )
     assert foreign(path) <= {framework, "numpy"} | companions | keras
 
 
 @pytest.mark.parametrize("path", BACKEND_FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_backend_reaches_no_private_attribute_of_the_core(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.value.id == "fpicore":
-                assert not node.attr.startswith("_"), ast.unparse(node)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "fpicore":
+            assert not node.attr.startswith("_"), ast.unparse(node)
 
 
 def test_the_rule_fails_when_it_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

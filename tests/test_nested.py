@@ -32,7 +32,7 @@ def _flat_map(lab: Lab, f: Any, args: Any) -> Any:
 def test_nested_equals_flat(lab: Lab, fpi: Any, solver: str, norm: str) -> None:
     table = problem("nested")
     f, args = lab.bind(table), lab.tensor(table.args)
-    options = dict(solver=SOLVERS[solver], rtol=1e-10, norm=norm)
+    options = {"solver": SOLVERS[solver], "rtol": 1e-10, "norm": norm}
     nested = fpi.fixed_point(f, lab.tensor(table.z0), args, **options)
     flat = fpi.fixed_point(_flat_map(lab, f, args), lab.tensor(np.zeros(11)), **options)
     assert int(lab.numpy(nested.stats.evaluations)) == int(lab.numpy(flat.stats.evaluations))

@@ -166,7 +166,9 @@ def test_gradient_through_a_complex_state(lab: Lab, mode: str) -> None:
 
     def loss(theta: Any) -> Any:
         wide = lab.tensor(c) * _complex(lab, theta)
-        sol = lab.fpi.fixed_point(lambda z: lab.tensor(np.array(slope)) * z + wide, 0.0 * wide, rtol=1e-12)
+        sol = lab.fpi.fixed_point(
+            lambda z: lab.tensor(np.array(slope)) * z + wide, 0.0 * wide, rtol=1e-12
+        )
         return lab.xp.sum(lab.xp.abs(sol.value) ** 2)
 
     theta = np.array([0.7, -0.3])

@@ -31,15 +31,15 @@ def hundred(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def solve(matrix: np.ndarray, shift: np.ndarray, solver: Any, **options: Any) -> Solved:
     options = {"rtol": 1e-10, "max_steps": 5000, "on_failure": "ignore", **options}
-    sol = fpi.fixed_point(lambda z: matrix @ z + shift, np.zeros(len(shift)), solver=solver, **options)
+    sol = fpi.fixed_point(
+        lambda z: matrix @ z + shift, np.zeros(len(shift)), solver=solver, **options
+    )
     return Solved(sol.stats.evaluations, sol.result.codes == Result.CONVERGED, sol.value)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("solver", BUDGETS, ids=lambda s: s.name)
-def test_evaluations_on_the_symmetric_map(
-    solver: Any, seed: int, record_property: Any
-) -> None:
+def test_evaluations_on_the_symmetric_map(solver: Any, seed: int, record_property: Any) -> None:
     matrix, shift = hundred(seed)
     found = [solve(matrix, shift, solver, rtol=rtol) for rtol in RTOLS]
     record_property("evaluations", [f.evaluations for f in found])

@@ -102,7 +102,7 @@ def test_anderson_is_the_least_squares_method(
     ours = iterates(make(seed), solver, 11)
     dense = dense_anderson(make(seed), history, 11, beta)
     for a, b in zip(ours, dense, strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1.0, np.linalg.norm(b)))
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1.0, float(np.linalg.norm(b))))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -163,13 +163,11 @@ def test_regularisation_is_relative() -> None:
     """A ridge that is absolute would fade or dominate when the problem is scaled."""
     f = linear(1)
     plain = iterates(f, Anderson(regularization=1e-2), 8)
-    base = f(np.zeros(N))
+    size = float(np.linalg.norm(f(np.zeros(N))))
     for scale in (1e-6, 1e6):
-        scaled = iterates(
-            lambda z, s=scale: s * f(z / s), Anderson(regularization=1e-2), 8
-        )
+        scaled = iterates(lambda z, s=scale: s * f(z / s), Anderson(regularization=1e-2), 8)
         for a, b in zip(scaled, plain, strict=True):
-            np.testing.assert_allclose(a / scale, b, rtol=1e-8, atol=1e-8 * np.linalg.norm(base))
+            np.testing.assert_allclose(a / scale, b, rtol=1e-8, atol=1e-8 * size)
 
 
 def test_large_regularisation_averages_the_values() -> None:

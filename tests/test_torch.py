@@ -13,7 +13,7 @@ from fpicore import Result  # noqa: E402
 
 pytestmark = pytest.mark.framework("torch")
 
-Tensor = torch.Tensor
+Tensor = Any
 
 
 class Layer(torch.nn.Module):
@@ -58,7 +58,9 @@ def assert_close(found: list[Tensor], expected: list[Tensor], rtol: float = 1e-9
         torch.testing.assert_close(a, b, rtol=rtol, atol=rtol)
 
 
-@pytest.mark.parametrize("solver", [fpi.Picard(), fpi.Anderson(), fpi.Broyden()], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "solver", [fpi.Picard(), fpi.Anderson(), fpi.Broyden()], ids=lambda s: s.name
+)
 def test_module_parameters(solver: Any) -> None:
     layer, x = Layer(solver=solver), batch()
     assert_close(gradients(layer, layer(x)), gradients(layer, layer.dense(x)))
@@ -108,11 +110,15 @@ def test_no_grad_gives_a_plain_tensor(context: Any) -> None:
     layer = Layer()
     calls: list[int] = []
     with context():
-        sol = fpi.fixed_point(
-            lambda z: (calls.append(1), layer.cell(z, x))[1],
-            torch.zeros(4, 5, dtype=torch.float64),
-            batch_ndim=1,
-        ) if (x := batch()) is not None else None
+        sol = (
+            fpi.fixed_point(
+                lambda z: (calls.append(1), layer.cell(z, x))[1],
+                torch.zeros(4, 5, dtype=torch.float64),
+                batch_ndim=1,
+            )
+            if (x := batch()) is not None
+            else None
+        )
     assert sol is not None
     assert not sol.value.requires_grad
     assert sol.value.grad_fn is None
@@ -151,8 +157,11 @@ def test_start_is_not_written_to() -> None:
 def test_backward_record() -> None:
     theta = torch.tensor([2.0, 1.0], dtype=torch.float64, requires_grad=True)
     sol = fpi.fixed_point(lambda z: theta - 1.5 * z, torch.zeros(2, dtype=torch.float64), rtol=1e-8)
+    assert sol.backward is not None
     assert sol.backward.result is None
     sol.value.sum().backward()
+    assert sol.backward.result is not None
+    assert sol.backward.stats is not None
     assert sol.backward.result.flat() == [Result.CONVERGED]
     assert sol.backward.stats.residual <= 1e-8
     assert "CONVERGED" in repr(sol.backward)
@@ -165,6 +174,8 @@ def test_backward_record_of_a_failure() -> None:
         lambda z: theta - 1.5 * z, torch.zeros(2, dtype=torch.float64), adjoint=adjoint
     )
     sol.value.sum().backward()
+    assert sol.backward is not None
+    assert sol.backward.result is not None
     assert sol.backward.result.flat() != [Result.CONVERGED]
     assert torch.isfinite(theta.grad).all()  # type: ignore[arg-type]
 

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jax.extend import core as jax_core
 
 from fpicore import AbstractAdjoint, Iteration, Leaves, Results, Stats
@@ -98,7 +99,7 @@ def _solve(
 
 def conclude(adjoint: AbstractAdjoint, results: Results, stats: Stats) -> None:
     """Report an adjoint solve, through a host callback where its outcome is traced."""
-    if not isinstance(results.codes, jax.core.Tracer):
+    if not isinstance(results.codes, Tracer):
         adjoint.conclude(results, stats)
     elif adjoint.callback is not None:
         jax.debug.callback(adjoint.conclude, results, stats)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.core import Tracer
 
 import fpicore
 from fpicore import (
@@ -72,7 +73,7 @@ class JaxBackend:
         f, constants = close(problem.map, problem.leaves)
         start = lax.stop_gradient(problem.leaves)
         frozen = lax.stop_gradient(constants)
-        staged = any(isinstance(x, jax.core.Tracer) for x in (*start, *frozen))
+        staged = any(isinstance(x, Tracer) for x in (*start, *frozen))
         ops = self.ops(start, problem.batch_ndim, staged)
         z, results, stats = iteration.run(ops, partial(f, frozen), start, problem.atol)
         z = lax.stop_gradient(z)
@@ -82,14 +83,14 @@ class JaxBackend:
         return z, results, stats, aux, None
 
     def solve_adjoint(
-        self, vjp: Any, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: JaxOps
+        self, vjp: Any, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: Any
     ) -> tuple[Leaves, Results, Stats]:
         """The adjoint solve itself, staged only if something in it is traced."""
         product, constants = close(vjp, v)
-        staged = any(isinstance(x, jax.core.Tracer) for x in (*v, *constants))
+        staged = any(isinstance(x, Tracer) for x in (*v, *constants))
         ops = self.ops(v, ops.batch_ndim, staged)
         return adjoint.pull_back(ops, partial(product, constants), v, forward)
 
     def is_concrete(self, results: Results) -> bool:
         """Outside of a trace."""
-        return not isinstance(results.codes, jax.core.Tracer)
+        return not isinstance(results.codes, Tracer)

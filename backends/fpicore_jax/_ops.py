@@ -12,7 +12,6 @@ from jax import Array, lax
 
 from fpicore import Process
 
-
 _EXACT = lax.Precision.HIGHEST
 """No shortcut through TF32 or bfloat16 on an accelerator: Gram matrices cannot afford it."""
 
@@ -99,9 +98,7 @@ class JaxOps:
     def combine(self, weights: Array, history: Array, like: Array) -> Array:
         """Weighted sum of the slots, one fused pass."""
         coefficients = weights.astype(history.real.dtype)
-        terms = [
-            self._spread(coefficients[..., i], like) * history[i] for i in range(len(history))
-        ]
+        terms = [self._spread(coefficients[..., i], like) * history[i] for i in range(len(history))]
         return reduce(add, terms).astype(like.dtype)
 
     def numbers(self, leaf: Array, fill: float, shape: tuple[int, ...] = ()) -> Array:

@@ -63,7 +63,7 @@ class NumPyBackend:
         return z, results, stats, aux, None
 
     def solve_adjoint(
-        self, vjp: Any, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: NumPyOps
+        self, vjp: Any, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: Any
     ) -> tuple[Leaves, Results, Stats]:
         """The adjoint solve itself."""
         return adjoint.pull_back(ops, vjp, v, forward)

@@ -108,7 +108,7 @@ class _Leaves:
 
     def _spread(self, s: Any, a: Tensor, dtype: Any) -> Tensor:
         # A Python float must not pass through float32 on its way to float64.
-        column = tf.cast(s, dtype) if tf.is_tensor(s) else tf.convert_to_tensor(s, dtype)
+        column: Tensor = tf.cast(s, dtype) if tf.is_tensor(s) else tf.convert_to_tensor(s, dtype)
         for _ in range(len(a.shape) - self.batch_ndim):
             column = column[..., None]
         return column
@@ -170,7 +170,7 @@ class TensorFlowGraphOps(_Leaves):
     def solve(self, matrix: Tensor, right: Tensor) -> Tensor:
         """Elimination without pivots; tf.linalg.solve would raise if one system is singular."""
         right = tf.broadcast_to(right, tf.shape(matrix)[:-1])
-        rows = tf.concat([matrix, right[..., None]], axis=-1)
+        rows: Tensor = tf.concat([matrix, right[..., None]], axis=-1)
         here = tf.range(matrix.shape[-1])[:, None]
         for j in range(matrix.shape[-1]):
             pivot = rows[..., j : j + 1, :] / rows[..., j : j + 1, j : j + 1]

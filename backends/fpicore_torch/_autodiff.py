@@ -18,6 +18,8 @@ from torch.autograd import Function
 
 from fpicore import DerivativeError, Leaves
 
+from ._evaluation import outside_compile
+
 Solve = Callable[[Leaves, bool], Leaves]
 """The adjoint solve: of v with Jᵀ or, if the flag is set, with J."""
 
@@ -70,7 +72,7 @@ class Node(Function):
     """A value, with the adjoint solve between its cotangent and that of f."""
 
     @staticmethod
-    @torch.compiler.disable
+    @outside_compile
     def forward(ctx: Any, solve: Solve, order: int, value: Leaves, *inputs: Tensor) -> Leaves:
         """``value``. The inputs are the leaves of f(z), those of z, and z0's that want zeros.
 
@@ -80,7 +82,7 @@ class Node(Function):
         return tuple(leaf.clone() for leaf in value)
 
     @staticmethod
-    @torch.compiler.disable
+    @outside_compile
     def backward(ctx: Any, *v: Tensor) -> Any:
         """g for f(z), v − g for z, zero for z0."""
         size = len(v)
@@ -99,14 +101,14 @@ class LinearSolve(Function):
     """v ↦ Mᵀv with M = (I − J)⁻¹ held constant: linear, so differentiable to every order."""
 
     @staticmethod
-    @torch.compiler.disable
+    @outside_compile
     def forward(ctx: Any, solve: Solve, transposed: bool, *v: Tensor) -> Leaves:
         """Mᵀv or, transposed, Mv."""
         ctx.solve, ctx.transposed = solve, transposed
         return solve(v, transposed)
 
     @staticmethod
-    @torch.compiler.disable
+    @outside_compile
     def backward(ctx: Any, *w: Tensor) -> Any:
         """The transposed solve."""
         return (None, None, *LinearSolve.apply(ctx.solve, not ctx.transposed, *w))
@@ -121,14 +123,14 @@ class Guard(Function):
     """
 
     @staticmethod
-    @torch.compiler.disable
+    @outside_compile
     def forward(ctx: Any, depth: int, order: int, size: int, *tensors: Tensor) -> Leaves:
         """The tensors, unchanged."""
         ctx.depth, ctx.order, ctx.anchors = depth, order, tensors[size:]
         return tuple(leaf.view_as(leaf) for leaf in tensors[:size])
 
     @staticmethod
-    @torch.compiler.disable
+    @outside_compile
     def backward(ctx: Any, *w: Tensor) -> Any:
         """Pass on, one deeper, or raise."""
         if ctx.depth == 0:

@@ -23,7 +23,7 @@ from fpicore import (
 
 from ._autodiff import Linearization, Node, depends_on_others
 from ._device import TorchDeviceOps
-from ._evaluation import watched, without_autocast
+from ._evaluation import outside_compile, watched, without_autocast
 from ._ops import TorchOps
 
 
@@ -69,7 +69,7 @@ class TorchBackend:
             return TorchOps(batch_ndim, eps)
         return TorchDeviceOps(batch_ndim, eps, device)
 
-    @torch.compiler.disable
+    @outside_compile
     def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint) -> Outcome:
         """Solve without recording; then attach the gradient level by level."""
         _refuse_transforms()
@@ -90,7 +90,7 @@ class TorchBackend:
 
     @torch.no_grad()
     def solve_adjoint(
-        self, vjp: Any, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: TorchOps
+        self, vjp: Any, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: Any
     ) -> tuple[Leaves, Results, Stats]:
         """The adjoint solve itself."""
         return adjoint.pull_back(ops, vjp, v, forward)

@@ -2,12 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import torch
 
 from fpicore import Leaves, MapError
 
 Map = Callable[[Leaves], Leaves]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def outside_compile(function: Function) -> Function:
+    """``torch.compiler.disable``, with the type that it hides: dynamo breaks its graph here."""
+    return cast(Function, torch.compiler.disable(function))
 
 
 def watched(f: Map) -> Map:

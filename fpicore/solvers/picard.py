@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .. import _tree as tree
-from .._options import check_interval
 from .._ops import Ops
+from .._options import check_interval
 from .._solver import AbstractSolver, Point
 from .._tree import Leaves
 

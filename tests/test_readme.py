@@ -1,0 +1,118 @@
+"""Every code block of README.md, executed."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from fpicore.verify.frameworks import installed
+from fpicore.verify.problem import FRAMEWORKS
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHELL = ("bash", "console", "sh", "shell")
+
+
+class Block(NamedTuple):
+    line: int
+    language: str
+    text: str
+
+
+def blocks(*languages: str) -> list[Block]:
+    if not README.exists():
+        return []
+    source = README.read_text(encoding="utf-8")
+    found = [
+        Block(source.count("\n", 0, match.start()) + 1, match[1], match[2])
+        for match in FENCE.finditer(source)
+    ]
+    return [block for block in found if block.language in languages]
+
+
+def commands() -> list[str]:
+    """The lines of shell blocks: those after a $ in a console, all but comments elsewhere."""
+    found: list[str] = []
+    for block in blocks(*SHELL):
+        lines = block.text.splitlines()
+        if block.language == "console":
+            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        found += [line.split("  #")[0].strip() for line in lines]
+    return [line for line in found if line and not line.startswith("#")]
+
+
+def test_readme_exists_and_shows_every_backend() -> None:
+    assert README.exists()
+    text = "".join(block.text for block in blocks("python"))
+    for name in FRAMEWORKS:
+        assert f"import fpicore_{name}" in text
+
+
+@pytest.mark.parametrize("block", blocks("python", "py"), ids=lambda b: f"line{b.line}")
+def test_python(block: Block, tmp_path: Path) -> None:
+    """In a process of its own, with warnings as errors where they are ours."""
+    for name in FRAMEWORKS:
+        if f"fpicore_{name}" in block.text and not installed(name):
+            pytest.skip(f"{name} is not installed")
+    script = tmp_path / "block.py"
+    script.write_text(block.text)
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning:__main__", str(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def make_targets() -> set[str]:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("command", commands())
+def test_shell(command: str, tmp_path: Path) -> None:
+    """Targets, extras, files and options exist; nothing is installed or run at length."""
+    words = command.split()
+    while "=" in words[0] and not words[0].startswith("-"):
+        words = words[1:]
+    program = Path(words[0]).name
+    if program == "make":
+        for target in words[1:]:
+            assert "=" in target or target in make_targets()
+    elif program == "fpicore" or words[:3] == ["python", "-m", "fpicore"]:
+        _check_options(words[1:] if program == "fpicore" else words[3:])
+    elif "pip" in words:
+        _check_install(command)
+    elif "pytest" in command:
+        assert all((ROOT / w.split("::")[0]).exists() for w in words if w.startswith("tests/"))
+    elif program == "python" or program == "python3":
+        assert words[1] == "-m" or words[1] == "-c" or (ROOT / words[1]).exists()
+    else:
+        assert program in ("git", "cd", "source", "."), f"no rule to check {command!r}"
+
+
+def _check_options(words: list[str]) -> None:
+    """Every option that follows ``fpicore verify`` is one that its help names."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "fpicore", *words[:1], "--help"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for word in words[1:]:
+        if word.startswith("-"):
+            assert re.search(rf"(^|[\s,\[]){re.escape(word.split('=')[0])}\b", shown), word
+
+
+def _check_install(command: str) -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extras in re.findall(r"(?:fpicore|\.)\[([a-z,]+)\]", command):
+        assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    for path in re.findall(r"(?:-c|--constraint|-r)[ =](\S+)", command):
+        assert (ROOT / path).exists()
