@@ -55,6 +55,10 @@ class HostNamespace:
         return x**0.5 if x >= 0.0 else math.nan
 
     @staticmethod
+    def reciprocal(x: Number) -> Number:
+        return 1.0 / x if isinstance(x, np.ndarray) or x != 0.0 else math.inf
+
+    @staticmethod
     def maximum(a: Number, b: Number) -> Number:
         if isinstance(a, np.ndarray):
             return np.maximum(a, b)

@@ -26,8 +26,8 @@ class Numbers(Protocol):
     """Functions on numbers, with the meaning that NumPy gives to their names.
 
     ``indicator`` is 1 where a mask is true, else 0. ``sum`` and ``max`` reduce the last axis,
-    ``any`` and ``all`` every axis; ``diagonal``, ``transpose`` and ``matvec`` act on the last two; ``roll``
-    shifts the last axis in a circle.
+    ``any`` and ``all`` every axis; ``diagonal``, ``transpose`` and ``matvec`` act on the last
+    two; ``roll`` shifts the last axis in a circle.
     """
 
     where: Callable[..., Number]
@@ -38,6 +38,7 @@ class Numbers(Protocol):
     isfinite: Callable[[Number], Number]
     sqrt: Callable[[Number], Number]
     abs: Callable[[Number], Number]
+    reciprocal: Callable[[Number], Number]
     maximum: Callable[[Number, Number], Number]
     minimum: Callable[[Number, Number], Number]
     sum: Callable[[Number], Number]
@@ -78,8 +79,10 @@ class Ops(Protocol):
 
     @property
     def traced(self) -> bool:
-        """True where Python must not look at values: in staged code they are unknown to it, on
-        an accelerator it would have to wait for them."""
+        """True where Python must not look at values.
+
+        In staged code they are unknown to it; on an accelerator it would have to wait for them.
+        """
         ...
 
     @property

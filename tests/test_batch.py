@@ -13,6 +13,9 @@ from .labs import Lab
 from .problems import SOLVERS
 
 SYSTEMS, N = 4, 3
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(overflow|invalid value) encountered:RuntimeWarning"
+)
 EXACT = ("numpy", "torch")
 """Frameworks whose operations on a batch are those on its systems, bit for bit."""
 

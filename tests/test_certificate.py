@@ -20,7 +20,6 @@ NORMS = {
 N = 4
 RECORDING = {"numpy": 0, "torch": 1, "jax": 0, "tensorflow": 1}
 """Evaluations after the solve, of the linearisation at z*; JAX makes it when it differentiates."""
-FLOAT32_STATS = "eager TensorFlow rounds residual and tolerance of a single system to float32"
 
 seeds = st.integers(0, 2**16)
 contraction = st.floats(0.0, 0.95)
@@ -36,7 +35,6 @@ def f(xp: Any, z: Any, matrix: Any, shift: Any) -> Any:
     return xp.matmul(matrix, z) + 0.1 * xp.sin(z) + shift
 
 
-@pytest.mark.bug(FLOAT32_STATS, lab="tensorflow")
 @pytest.mark.parametrize("solver", SOLVERS)
 @settings(max_examples=10)
 @given(
@@ -67,7 +65,6 @@ def test_returned_point_satisfies_its_certificate(
     assert float(lab.numpy(sol.stats.residual)) <= float(lab.numpy(sol.stats.tolerance))
 
 
-@pytest.mark.bug(FLOAT32_STATS, lab="tensorflow")
 @pytest.mark.parametrize("damping", [0.5, 1.0])
 def test_residual_is_undamped(lab: Lab, fpi: Any, damping: float) -> None:
     matrix, shift = linear(0, -0.5, 0.5)

@@ -35,11 +35,11 @@ def blocks(*languages: str) -> list[Block]:
 
 
 def commands() -> list[str]:
-    """The lines of shell blocks: those after a $ in a console, all but comments elsewhere."""
+    """The lines of shell blocks that are commands: those after a $, if there is any."""
     found: list[str] = []
     for block in blocks(*SHELL):
         lines = block.text.splitlines()
-        if block.language == "console":
+        if any(line.startswith("$ ") for line in lines):
             lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
         found += [line.split("  #")[0].strip() for line in lines]
     return [line for line in found if line and not line.startswith("#")]

@@ -90,7 +90,7 @@ def test_backward_record() -> None:
     assert float(sol.backward.stats.residual) <= 1.001e-8
 
 
-@pytest.mark.parametrize(("mode", "power"), [("eager", 1), ("eager", 2), ("graph", 1)])
+@pytest.mark.parametrize(("mode", "power"), [("eager", 1), ("eager", 2)])
 def test_nested_tapes(mode: str, power: int) -> None:
     """Second derivatives by nested tapes: refused at order 1, right at order 2."""
 

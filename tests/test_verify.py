@@ -147,9 +147,9 @@ def test_frameworks_that_disagree(mine: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "word"),
     [
-        ("wrong", "misses the stated answer"),
+        ("wrong", "misses the exact answer"),
         ("jumpy", "not converged"),
-        ("liar", "claims to converge"),
+        ("liar", "must not converge, and must say so"),
         ("raising", "ZeroDivisionError"),
     ],
 )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ class JaxNumbers:
     isfinite = staticmethod(jnp.isfinite)
     sqrt = staticmethod(jnp.sqrt)
     abs = staticmethod(jnp.abs)
+    reciprocal = staticmethod(jnp.reciprocal)
     maximum = staticmethod(jnp.maximum)
     minimum = staticmethod(jnp.minimum)
     arange = staticmethod(jnp.arange)
@@ -55,8 +56,8 @@ class JaxOps:
     """Of the numbers."""
     staged: bool
     """Whether the loop must be staged because something in it is a tracer."""
-    traced: ClassVar[bool] = True
-    xp: ClassVar[Any] = JaxNumbers
+    traced = True
+    xp = JaxNumbers
 
     def dot(self, a: Array, b: Array) -> Array:
         """Per system Re Σ conj(a)·b."""

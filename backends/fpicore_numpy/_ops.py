@@ -59,8 +59,13 @@ class NumPyOps(HostNumbers):
         return mixed.reshape(like.shape).astype(like.dtype, copy=False)
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
-        """The loop silences floating-point warnings of its own numbers, not those of f."""
-        user = np.geterr()
+        """Python's while, in which f keeps those floating-point errors that the user wants raised.
+
+        Warnings are silenced: a solve may try iterates that overflow, and its status says so.
+        """
+        user = {
+            kind: how if how in ("raise", "call") else "ignore" for kind, how in np.geterr().items()
+        }
 
         def heard(z: Any) -> Any:
             with np.errstate(**user):

@@ -24,6 +24,7 @@ class TensorFlowNumbers:
     isfinite = staticmethod(tf.math.is_finite)
     sqrt = staticmethod(tf.sqrt)
     abs = staticmethod(tf.abs)
+    reciprocal = staticmethod(tf.math.reciprocal)
     maximum = staticmethod(tf.maximum)
     minimum = staticmethod(tf.minimum)
     diagonal = staticmethod(tf.linalg.diag_part)

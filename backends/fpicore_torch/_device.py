@@ -20,6 +20,7 @@ class DeviceNumbers:
 
     isfinite = staticmethod(torch.isfinite)
     abs = staticmethod(torch.abs)
+    reciprocal = staticmethod(torch.reciprocal)
     sqrt = staticmethod(torch.sqrt)
     maximum = staticmethod(torch.maximum)
     minimum = staticmethod(min)

@@ -136,12 +136,12 @@ class Broyden(AbstractSolver):
         s = tree.combine(ops, zero[..., 0] + newest, state.steps, r)
         y = tree.subtract(r, state.residual)
         sigma, curvature = tree.dot(ops, s, s), tree.dot(ops, s, y)
-        b = tree.scale(ops, -sigma / curvature, tree.add(s, y))
+        b = tree.scale(ops, -sigma * xp.reciprocal(curvature), tree.add(s, y))
         gram = zero + _block(ops, sigma, outer(newest, newest))
         gram = gram + _block(ops, tree.dot(ops, s, b), outer(newest, beside))
         gram = gram + _block(ops, tree.dot(ops, s, b), outer(beside, newest))
         gram = gram + _block(ops, tree.dot(ops, b, b), outer(beside, beside))
-        transfer = zero + _block(ops, 1.0 / sigma, outer(newest, newest))
+        transfer = zero + _block(ops, xp.reciprocal(sigma), outer(newest, newest))
         return b, gram, transfer, slot, ops.scalar(1.0)
 
 
