@@ -18,7 +18,7 @@ from ._options import as_number, check_count
 from ._reporting import check_on_failure, report_failure
 from ._solution import Results, Stats
 from ._solver import AbstractSolver
-from ._stopping import Tolerance, clamp_rtol
+from ._stopping import DEFAULT_RTOL, Tolerance, clamp_rtol
 from ._tree import Leaves
 
 Product = Callable[[Leaves], Leaves]
@@ -58,7 +58,8 @@ class Implicit(AbstractAdjoint):
 
     Attributes:
         solver: any fpicore solver; None takes the solver of the forward pass.
-        rtol: stop when ‖Jᵀg + v − g‖ ≤ rtol·‖v‖, per system; None takes the forward rtol.
+        rtol: stop when ‖Jᵀg + v − g‖ ≤ rtol·‖v‖, per system; None takes the forward rtol,
+            or 1e-4 where that is 0.
         max_steps: most solver steps; None takes the forward max_steps.
         order: derivatives up to this order are right in PyTorch and TensorFlow, at the price of
             one more evaluation of f a level; higher ones raise `DerivativeError`. JAX and its
@@ -102,8 +103,9 @@ class Implicit(AbstractAdjoint):
         residual and tolerance that are returned are relative to ‖v‖.
         """
         precision = forward.tolerance.precision
-        rtol = forward.tolerance.rtol if self.rtol is None else self.rtol
-        stopping = Tolerance(0.0, forward.tolerance.norm, precision)
+        rtol = self.rtol or forward.tolerance.rtol or DEFAULT_RTOL
+        relative = clamp_rtol(rtol, precision)  # the right-hand side has unit norm
+        stopping = Tolerance(0.0, relative, forward.tolerance.norm, precision)
         iteration = Iteration(
             solver=forward.solver if self.solver is None else self.solver,
             tolerance=stopping,
@@ -114,7 +116,5 @@ class Implicit(AbstractAdjoint):
         size = ops.xp.where(size >= precision.smallest, size, ops.scalar(precision.smallest))
         size = ops.xp.where(size < float("inf"), size, ops.scalar(1.0))
         unit = tree.scale(ops, 1.0 / size, v)
-        g, results, stats = iteration.run(
-            ops, lambda g: tree.add(vjp(g), unit), unit, clamp_rtol(rtol, precision)
-        )
+        g, results, stats = iteration.run(ops, lambda g: tree.add(vjp(g), unit), unit)
         return tree.scale(ops, size, g), results, stats

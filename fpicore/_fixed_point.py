@@ -14,9 +14,7 @@ from ._problem import make_problem
 from ._reporting import check_on_failure, report_failure
 from ._solution import Results, Solution, Stats
 from ._solver import AbstractSolver
-from ._stopping import Tolerance, check_norm, clamp_rtol
-
-DEFAULT_RTOL = 1e-4
+from ._stopping import DEFAULT_RTOL, Tolerance, check_norm, clamp_rtol
 
 
 class FixedPoint(Protocol):
@@ -119,12 +117,9 @@ def bind(backend: Backend, default_solver: AbstractSolver) -> tuple[FixedPoint, 
     ) -> Solution:
         check_on_failure(on_failure)
         count = check_count("batch_ndim", batch_ndim, 0)
-        problem = make_problem(
-            backend, f, z0, args, atol=check_nonnegative("atol", atol), batch_ndim=count,
-            has_aux=has_aux,
-        )  # fmt: skip
+        problem = make_problem(backend, f, z0, args, batch_ndim=count, has_aux=has_aux)
         iteration = make_iteration(
-            _given(solver, default_solver), rtol, problem.atol, norm, max_steps, problem.precision
+            _given(solver, default_solver), rtol, atol, norm, max_steps, problem.precision
         )
         leaves, results, stats, aux, backward = backend.solve(
             problem, iteration, make_adjoint(adjoint)
@@ -146,7 +141,7 @@ def bind(backend: Backend, default_solver: AbstractSolver) -> tuple[FixedPoint, 
     ) -> Solution:
         check_on_failure(on_failure)
         count = check_count("batch_ndim", batch_ndim, 0)
-        problem = make_problem(backend, vjp, v, (), atol=0.0, batch_ndim=count, has_aux=False)
+        problem = make_problem(backend, vjp, v, (), batch_ndim=count, has_aux=False)
         iteration = make_iteration(
             _given(solver, default_solver), rtol, 0.0, norm, max_steps, problem.precision
         )
@@ -181,10 +176,11 @@ def make_iteration(
         )
     check_norm(norm)
     steps = check_count("max_steps", max_steps, 1)
+    floor = check_nonnegative("atol", atol)
     wanted = DEFAULT_RTOL if rtol is None else check_nonnegative("rtol", rtol)
     possible = clamp_rtol(wanted, precision)
     if possible > wanted:
-        if wanted == 0.0 and atol > 0.0:
+        if wanted == 0.0 and floor > 0.0:
             possible = 0.0  # a purely absolute test was asked for
         elif rtol is not None:
             warnings.warn(
@@ -194,7 +190,7 @@ def make_iteration(
                 PrecisionWarning,
                 stacklevel=3,
             )
-    return Iteration(solver, Tolerance(possible, norm, precision), steps)
+    return Iteration(solver, Tolerance(possible, floor, norm, precision), steps)
 
 
 def make_adjoint(adjoint: Any) -> AbstractAdjoint:

@@ -27,8 +27,6 @@ class Carry(NamedTuple):
     """The solver's state."""
     step: Number
     """Evaluations so far, one number for the whole batch; the iterate is that of this step."""
-    floor: Number
-    """Absolute part of the tolerance."""
     active: Number
     """Which systems still iterate."""
     value: Leaves
@@ -53,14 +51,13 @@ class Iteration:
     tolerance: Tolerance
     max_steps: int
 
-    def start(self, ops: Ops, z: Leaves, floor: Number) -> Carry:
+    def start(self, ops: Ops, z: Leaves) -> Carry:
         """The carry before the first evaluation."""
         number = partial(ops.numbers, z[0])
         return Carry(
             z=z,
             memory=self.solver.init(ops, z),
             step=ops.scalar(0.0),
-            floor=number(0.0) + floor,
             active=number(0.0) < 1.0,
             value=z,
             error=number(_INF),
@@ -84,14 +81,14 @@ class Iteration:
         z, step = carry.z, carry.step
         residual = tree.subtract(f, z)
         error = self.tolerance.measure(ops, residual)
-        tolerance = carry.floor + self.tolerance.rtol * self.tolerance.measure(ops, f)
+        tolerance = self.tolerance.threshold(ops, f)
         promising = carry.active & (tolerance < error) & (error < carry.error)
         if not ops.traced and step < self.max_steps and ops.xp.all(promising):
             # The common step, told apart where Python can see: all improve and none stops.
             point = Point(z, f, residual, error)
             proposal, memory = self.solver.step(ops, point, carry.memory)
             found = (carry.active, z, error, tolerance, step, carry.steps, carry.codes)
-            return Carry(proposal, memory, step + 1, carry.floor, *found)
+            return Carry(proposal, memory, step + 1, *found)
 
         carry = self._judge(ops, carry, error, tolerance)
         running = carry.active
@@ -118,7 +115,6 @@ class Iteration:
             z=c.z,
             memory=c.memory,
             step=step + 1,
-            floor=c.floor,
             active=unsettled & (step < self.max_steps),
             value=tree.select(ops, accept, c.z, c.value),
             error=xp.where(accept, error, c.error),
@@ -129,13 +125,13 @@ class Iteration:
         )
 
     def run(
-        self, ops: Ops, f: Callable[[Leaves], Leaves], z: Leaves, floor: Number
+        self, ops: Ops, f: Callable[[Leaves], Leaves], z: Leaves
     ) -> tuple[Leaves, Results, Stats]:
         """Iterate from z until every system has stopped.
 
         One evaluation of f a step, and one more that certifies the last iterate.
         """
-        carry = ops.loop(f, self, self.start(ops, z, floor))
+        carry = ops.loop(f, self, self.start(ops, z))
         stats = Stats(
             steps=ops.report(carry.steps, integer=True),
             evaluations=ops.report(carry.step, integer=True),

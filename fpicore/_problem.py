@@ -2,21 +2,46 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ._errors import InputError, MapError
-from ._ops import Precision, precision_of
+from ._ops import Leaf, Precision, precision_of
 from ._tree import Leaves, describe
 
-if TYPE_CHECKING:
-    from ._backend import Backend
+
+class Structure(Protocol):
+    """How a framework reads and writes nested structures of its tensors."""
+
+    def flatten(self, tree: Any) -> tuple[Leaves, Callable[[Leaves], Any]]:
+        """Leaves of a nested structure, and the function that rebuilds it from leaves.
+
+        Raises:
+            InputError: something in it is not a tensor of this framework.
+        """
+        ...
+
+    def flatten_like(self, tree: Any, like: Any) -> Leaves:
+        """Leaves of a tree that must have the structure of ``like``.
+
+        Raises:
+            InputError: it has not.
+        """
+        ...
+
+    def dtype_name(self, leaf: Leaf) -> str:
+        """The dtype by NumPy's name: "float32"."""
+        ...
+
+    def admit(self, new: Leaf, old: Leaf) -> Leaf | None:
+        """``new`` if it has the shape and dtype of ``old``, or can be taken for it; else None."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """z = f(z, *args), with z as a tuple of leaves."""
 
-    backend: "Backend"
+    structure: Structure
     f: Callable[..., Any]
     args: tuple[Any, ...]
     z0: Any
@@ -25,7 +50,6 @@ class Problem:
     precision: Precision
     batch_ndim: int
     has_aux: bool
-    atol: float
     bare: bool
     """z is a single tensor and f returns nothing else."""
 
@@ -48,7 +72,7 @@ class Problem:
                 )
             out, aux = out
         try:
-            new = self.backend.flatten_like(out, self.z0)
+            new = self.structure.flatten_like(out, self.z0)
         except InputError as error:
             raise MapError(f"{error}; f must return the structure of z0") from None
         if len(new) == 1:
@@ -66,7 +90,7 @@ class Problem:
         return self.evaluate(z)[0]
 
     def _admit(self, index: int, new: Any, old: Any) -> Any:
-        leaf = self.backend.admit(new, old)
+        leaf = self.structure.admit(new, old)
         if leaf is None:
             raise MapError(
                 f"expected leaf {index} of f(z) to be like that of z, {self._kind(old)}; "
@@ -75,16 +99,15 @@ class Problem:
         return leaf
 
     def _kind(self, leaf: Any) -> str:
-        return f"shape {tuple(leaf.shape)} dtype {self.backend.dtype_name(leaf)}"
+        return f"shape {tuple(leaf.shape)} dtype {self.structure.dtype_name(leaf)}"
 
 
 def make_problem(
-    backend: "Backend",
+    structure: Structure,
     f: Any,
     z0: Any,
     args: Any,
     *,
-    atol: float,
     batch_ndim: int,
     has_aux: bool,
 ) -> Problem:
@@ -101,24 +124,23 @@ def make_problem(
             f"expected args to be a tuple of further arguments of f, received {describe(args)}; "
             "write args=(x,) for a single one"
         )
-    leaves, rebuild = backend.flatten(z0)
-    check_state(backend, leaves, batch_ndim)
+    leaves, rebuild = structure.flatten(z0)
+    check_state(leaves, batch_ndim)
     return Problem(
-        backend=backend,
+        structure=structure,
         f=f,
         args=tuple(args),
         z0=rebuild(leaves),
         leaves=leaves,
         rebuild=rebuild,
-        precision=precision_of(tuple(backend.dtype_name(leaf) for leaf in leaves)),
+        precision=precision_of(tuple(structure.dtype_name(leaf) for leaf in leaves)),
         batch_ndim=batch_ndim,
         has_aux=bool(has_aux),
-        atol=atol,
         bare=not has_aux and len(leaves) == 1 and rebuild(leaves) is leaves[0],
     )
 
 
-def check_state(backend: "Backend", leaves: Leaves, batch_ndim: int) -> None:
+def check_state(leaves: Leaves, batch_ndim: int) -> None:
     """Raise `InputError` unless the leaves can be a state with ``batch_ndim`` batch axes."""
     if any(getattr(leaf.shape, "rank", 0) is None for leaf in leaves):
         raise InputError("expected z0 of known rank, received a tensor of unknown shape")

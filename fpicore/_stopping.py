@@ -9,6 +9,8 @@ from ._tree import Leaves
 
 NORMS = ("l2", "rms", "max")
 
+DEFAULT_RTOL = 1e-4
+
 PATIENCE = 64
 """Steps without a better residual after which a system counts as stagnated; a quarter of
 ``max_steps`` if that is more. Long enough for the transient growth of non-normal maps and for
@@ -21,11 +23,18 @@ f(z) - z is itself rounded at that level."""
 
 
 class Tolerance(NamedTuple):
-    """Convergence means ‖f(z) − z‖ ≤ floor + rtol·‖f(z)‖; ``floor`` travels with the loop."""
+    """Convergence means ‖f(z) − z‖ ≤ atol + rtol·‖f(z)‖, per system."""
 
     rtol: float
+    atol: float
     norm: str
     precision: Precision
+
+    def threshold(self, ops: Ops, f: Leaves) -> Number:
+        """Per system atol + rtol·‖f‖."""
+        if self.rtol == 0.0:
+            return ops.numbers(f[0], self.atol)
+        return self.atol + self.rtol * self.measure(ops, f)
 
     def measure(self, ops: Ops, x: Leaves) -> Number:
         """Per system the norm of x; right even where squares over- or underflow."""

@@ -87,7 +87,7 @@ def test_shell(command: str, tmp_path: Path) -> None:
             assert "=" in target or target in make_targets()
     elif program == "fpicore" or words[:3] == ["python", "-m", "fpicore"]:
         _check_options(words[1:] if program == "fpicore" else words[3:])
-    elif "pip" in words:
+    elif "pip" in (program, *words):
         _check_install(command)
     elif "pytest" in command:
         assert all((ROOT / w.split("::")[0]).exists() for w in words if w.startswith("tests/"))

@@ -1,7 +1,7 @@
 """What only PyTorch has: modules, graphs, grad modes, autocast, torch.compile."""
 
 import warnings
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ from fpicore import Result  # noqa: E402
 
 pytestmark = pytest.mark.framework("torch")
 
-Tensor = Any
+
+Tensor: TypeAlias = Any
 
 
 class Layer(torch.nn.Module):
@@ -44,7 +45,7 @@ class Layer(torch.nn.Module):
         return z
 
 
-def batch() -> Tensor:
+def batch() -> Any:
     return torch.tensor(np.random.default_rng(1).standard_normal((4, 3)))
 
 

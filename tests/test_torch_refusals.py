@@ -1,7 +1,7 @@
 """PyTorch: a derivative that would be wrong is refused, in every way one can ask for it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from .problems import sine_derivative  # noqa: E402
 
 pytestmark = pytest.mark.framework("torch")
 
-Tensor = Any
+Tensor: TypeAlias = Any
 THETA = torch.tensor([0.4, -0.7], dtype=torch.float64)
 
 

@@ -75,7 +75,7 @@ class JaxBackend:
         frozen = lax.stop_gradient(constants)
         staged = any(isinstance(x, Tracer) for x in (*start, *frozen))
         ops = self.ops(start, problem.batch_ndim, staged)
-        z, results, stats = iteration.run(ops, partial(f, frozen), start, problem.atol)
+        z, results, stats = iteration.run(ops, partial(f, frozen), start)
         z = lax.stop_gradient(z)
         ops = self.ops(start, problem.batch_ndim)
         z = attach(f, z, constants, iteration, adjoint, ops)

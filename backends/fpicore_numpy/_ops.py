@@ -63,7 +63,7 @@ class NumPyOps(HostNumbers):
 
         Warnings are silenced: a solve may try iterates that overflow, and its status says so.
         """
-        user = {
+        user: Any = {
             kind: how if how in ("raise", "call") else "ignore" for kind, how in np.geterr().items()
         }
 

@@ -79,7 +79,7 @@ class TensorFlowBackend:
         """Solve apart from any gradient; then attach it level by level."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
         start = tuple(tf.stop_gradient(leaf) for leaf in problem.leaves)
-        z, results, stats = iteration.run(ops, problem.map, start, problem.atol)
+        z, results, stats = iteration.run(ops, problem.map, start)
         record = Backward() if tf.executing_eagerly() else None
         value = tuple(tf.stop_gradient(leaf) for leaf in z)
         line = Linearization(problem.map, value)

@@ -78,7 +78,7 @@ class TorchBackend:
         with torch.no_grad(), without_autocast(device) as resume:
             f = resume(watched(problem.map))
             start = tuple(leaf.detach() for leaf in problem.leaves)
-            z, results, stats = iteration.run(ops, f, start, problem.atol)
+            z, results, stats = iteration.run(ops, f, start)
             # f may have returned a tensor that the caller holds, and z0 may be the answer.
             z = tuple(leaf.clone() for leaf in z)
         backward = None

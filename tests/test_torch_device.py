@@ -1,0 +1,89 @@
+"""The operations for accelerators, run on the CPU: the same answers as those for the CPU."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import fpicore_torch as fpi  # noqa: E402
+from fpicore_torch._backend import TorchBackend  # noqa: E402
+from fpicore_torch._device import TorchDeviceOps  # noqa: E402
+
+pytestmark = pytest.mark.framework("torch")
+
+SOLVERS = [fpi.Picard(), fpi.Picard(0.7), fpi.Anderson(), fpi.Anderson(2, 0.8), fpi.Broyden(4)]
+
+
+@pytest.fixture
+def on_device(monkeypatch):
+    """Let the backend treat the CPU as an accelerator."""
+
+    def switch() -> list[TorchDeviceOps]:
+        made = []
+
+        def ops(self, leaves, batch_ndim):
+            made.append(TorchDeviceOps(batch_ndim, 2.0**-23, leaves[0].device))
+            return made[-1]
+
+        monkeypatch.setattr(TorchBackend, "ops", ops)
+        return made
+
+    return switch
+
+
+def layer(size: int, dtype):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(size, size, generator=generator, dtype=dtype) * (0.6 / size**0.5)
+    shift = torch.randn(5, size, generator=generator, dtype=dtype)
+    return weight.requires_grad_(), shift
+
+
+def solve(solver, batch_ndim, dtype, rtol):
+    weight, shift = layer(8, dtype)
+    sol = fpi.fixed_point(
+        lambda z: {"a": torch.tanh(z["a"] @ weight + shift), "b": 0.3 * z["b"] + z["a"].sum(-1)},
+        {"a": torch.zeros(5, 8, dtype=dtype), "b": torch.zeros(5, dtype=dtype)},
+        solver=solver,
+        rtol=rtol,
+        batch_ndim=batch_ndim,
+        max_steps=400,
+    )
+    (gradient,) = torch.autograd.grad(sol.value["a"].square().sum() + sol.value["b"].sum(), weight)
+    return sol, gradient
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize("batch_ndim", [0, 1])
+def test_same_answers_as_on_the_host(solver, batch_ndim, on_device):
+    expected, expected_gradient = solve(solver, batch_ndim, torch.float64, 1e-11)
+    made = on_device()
+    sol, gradient = solve(solver, batch_ndim, torch.float64, 1e-11)
+    assert made
+    assert isinstance(sol.stats.residual, torch.Tensor)
+    assert torch.as_tensor(sol.converged).all()
+    for key in ("a", "b"):
+        torch.testing.assert_close(sol.value[key], expected.value[key], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-8, atol=1e-9)
+    steps = torch.as_tensor(sol.stats.steps) - torch.as_tensor(expected.stats.steps)
+    assert steps.abs().max() <= 3  # products are summed in another order
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_a_broken_system_harms_no_other(solver, on_device):
+    slope = torch.tensor([[0.5], [float("nan")], [-0.9], [10.0]])
+    on_device()
+    with pytest.warns(fpi.ConvergenceWarning):
+        sol = fpi.fixed_point(
+            lambda z: slope * z + 1.0, torch.zeros(4, 3), solver=solver, batch_ndim=1, max_steps=300
+        )
+    assert sol.converged.tolist()[0]
+    assert sol.converged.tolist()[2]
+    assert sol.result.codes.tolist()[1] == fpi.Result.NONFINITE
+    assert torch.isfinite(sol.value).all()
+    torch.testing.assert_close(sol.value[0], torch.full((3,), 2.0), rtol=1e-3, atol=0.0)
+
+
+def test_norms_of_float32_do_not_overflow(on_device):
+    on_device()
+    sol = fpi.fixed_point(lambda z: 0.5 * z + 1e30, torch.zeros(3), solver=fpi.Picard(), rtol=1e-5)
+    assert bool(sol.converged)
+    torch.testing.assert_close(sol.value, torch.full((3,), 2e30), rtol=1e-4, atol=0.0)
