@@ -147,8 +147,6 @@ def test_tensor_of_another_framework(lab: Lab, fpi: Any, other: str) -> None:
 
 
 @pytest.mark.parametrize("other", FRAMEWORKS)
-@pytest.mark.bug("the dtype of the stranger cannot be named", lab="jax", other="torch")
-@pytest.mark.bug("the dtype of the stranger cannot be named", lab="jax", other="tensorflow")
 def test_map_into_another_framework(lab: Lab, fpi: Any, other: str) -> None:
     if other == lab.name or not installed(other):
         pytest.skip("the framework's own, or not installed")

@@ -177,3 +177,10 @@ def test_large_regularisation_averages_the_values() -> None:
         f, np.zeros(N), solver=Anderson(regularization=1.0), rtol=1e-6, max_steps=3000
     )
     assert sol.converged
+
+
+def test_broyden_takes_no_step_along_a_secant_that_is_rounding() -> None:
+    """Residuals that differ in their last bit would make a secant step of 10¹⁵."""
+    f = lambda z: (1.0 + 4e-16) * z + 1.0  # noqa: E731
+    seen = iterates(f, Broyden(), 20)
+    assert np.abs(seen).max() <= 20.0

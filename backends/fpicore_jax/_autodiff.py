@@ -65,10 +65,7 @@ def attach(
 
         _, pushed = jax.jvp(at, (only(constants),), (only(tangents[1]),))
         _, jvp = jax.linearize(partial(f, constants), z)
-        # A right-hand side of which JAX knows that a leaf is zero breaks the transposed solve:
-        # it wants all of it or nothing to be linear.
-        right = lax.optimization_barrier(pushed)
-        return z, _solve(jvp, z, right, iteration, adjoint, ops)
+        return z, _solve(jvp, z, pushed, iteration, adjoint, ops)
 
     return attached(z, constants)
 
@@ -89,12 +86,20 @@ def _solve(
         conclude(adjoint, results, stats)
         return u
 
-    return lax.custom_linear_solve(
-        lambda u: tuple(a - b for a, b in zip(u, jvp(u), strict=True)),
-        right,
+    def matvec(u: Leaves) -> Leaves:
+        u = lax.optimization_barrier(u)
+        return lax.optimization_barrier(tuple(a - b for a, b in zip(u, jvp(u), strict=True)))
+
+    # The transpose of custom_linear_solve wants the whole right-hand side to be linear or none of
+    # it. Where a leaf of a nested state has no part in a derivative, JAX would know that its entry
+    # is zero; barriers around all that enters and leaves hide it, in derivatives as well.
+    solution = lax.custom_linear_solve(
+        matvec,
+        lax.optimization_barrier(right),
         solve=lambda _, v: run(jvp, v),
         transpose_solve=lambda _, v: run(lambda g: transposed(g)[0], v),
     )
+    return lax.optimization_barrier(solution)
 
 
 def conclude(adjoint: AbstractAdjoint, results: Results, stats: Stats) -> None:

@@ -26,6 +26,14 @@ from ._autodiff import attach, close
 from ._ops import JaxOps
 
 
+def _check_array(leaf: Any, what: str) -> None:
+    if not isinstance(leaf, (Array, np.ndarray, np.generic)):
+        raise InputError(
+            f"expected {what} to be a JAX or NumPy array, or a pytree of them; received a leaf of "
+            f"type {type(leaf).__module__}.{type(leaf).__qualname__}"
+        )
+
+
 class JaxBackend:
     """Arrays and every pytree that JAX knows."""
 
@@ -35,11 +43,7 @@ class JaxBackend:
         """Leaves and rebuild; NumPy arrays are taken as JAX arrays."""
         leaves, structure = jax.tree.flatten(tree)
         for leaf in leaves:
-            if not isinstance(leaf, (Array, np.ndarray, np.generic)):
-                raise InputError(
-                    "expected a JAX or NumPy array, or a pytree of them; received a leaf of type "
-                    f"{type(leaf).__module__}.{type(leaf).__qualname__}"
-                )
+            _check_array(leaf, "the state")
         return tuple(jnp.asarray(leaf) for leaf in leaves), partial(jax.tree.unflatten, structure)
 
     def flatten_like(self, tree: Any, like: Any) -> Leaves:
@@ -49,8 +53,7 @@ class JaxBackend:
         if structure != expected:
             raise InputError(f"expected f(z) of structure {expected} as z, received {structure}")
         for leaf in leaves:
-            if not hasattr(leaf, "shape"):
-                raise InputError(f"expected f(z) to hold arrays, received {leaf!r}")
+            _check_array(leaf, "f(z)")
         return tuple(leaves)
 
     def dtype_name(self, leaf: Array) -> str:

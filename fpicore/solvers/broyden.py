@@ -136,12 +136,16 @@ class Broyden(AbstractSolver):
         s = tree.combine(ops, zero[..., 0] + newest, state.steps, r)
         y = tree.subtract(r, state.residual)
         sigma, curvature = tree.dot(ops, s, s), tree.dot(ops, s, y)
-        b = tree.scale(ops, -sigma * xp.reciprocal(curvature), tree.add(s, y))
+        # Products that left the range of the numbers must not reach the memory as b.
+        factor = -sigma * xp.reciprocal(curvature)
+        sound = xp.isfinite(factor)
+        b = tree.scale(ops, xp.where(sound, factor, ops.scalar(0.0)), tree.add(s, y))
         gram = zero + _block(ops, sigma, outer(newest, newest))
         gram = gram + _block(ops, tree.dot(ops, s, b), outer(newest, beside))
         gram = gram + _block(ops, tree.dot(ops, s, b), outer(beside, newest))
         gram = gram + _block(ops, tree.dot(ops, b, b), outer(beside, beside))
-        transfer = zero + _block(ops, xp.reciprocal(sigma), outer(newest, newest))
+        inverse = xp.where(sound, xp.reciprocal(sigma), ops.scalar(0.0))
+        transfer = zero + _block(ops, inverse, outer(newest, newest))
         return b, gram, transfer, slot, ops.scalar(1.0)
 
 
