@@ -118,6 +118,8 @@ class HostNumbers:
         try:
             if matrix.ndim == 2:
                 return np.linalg.solve(matrix, right)
+            missing = (1,) * (matrix.ndim - 1 - right.ndim)
+            right = right.reshape(*missing, *right.shape)
             return np.linalg.solve(matrix, right[..., None])[..., 0]
         except np.linalg.LinAlgError:
             return _solve_one_by_one(matrix, right)
