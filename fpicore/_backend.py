@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from ._adjoint import AbstractAdjoint, Product
+from ._adjoint import AbstractAdjoint
 from ._iterate import Iteration
 from ._ops import Ops
 from ._problem import Problem, Structure
@@ -28,9 +28,9 @@ class Backend(Structure, Protocol):
         ...
 
     def solve_adjoint(
-        self, vjp: Product, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: Any
+        self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint
     ) -> tuple[Leaves, Results, Stats]:
-        """``adjoint.pull_back`` outside of any recording of gradients; ``ops`` are its own."""
+        """``adjoint.pull_back`` of z0, with the map as the product, outside of any recording."""
         ...
 
     def is_concrete(self, results: Results) -> bool:

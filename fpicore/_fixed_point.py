@@ -145,10 +145,7 @@ def bind(backend: Backend, default_solver: AbstractSolver) -> tuple[FixedPoint, 
         iteration = make_iteration(
             _given(solver, default_solver), rtol, 0.0, norm, max_steps, problem.precision
         )
-        ops = backend.ops(problem.leaves, count)
-        leaves, results, stats = backend.solve_adjoint(
-            problem.map, problem.leaves, iteration, make_adjoint(adjoint), ops
-        )
+        leaves, results, stats = backend.solve_adjoint(problem, iteration, make_adjoint(adjoint))
         finish(backend, results, stats, on_failure, "adjoint_solve")
         return Solution(problem.rebuild(leaves), results, stats)
 

@@ -98,6 +98,19 @@ def test_a_broken_system_harms_no_other(lab: Lab, solver: str, bad: float, victi
         np.testing.assert_array_equal(got[others], expected[others])
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_system_that_is_exact_harms_no_other(lab: Lab, solver: str) -> None:
+    """A residual of exactly zero makes a singular matrix of its history, and only of its own."""
+    start, rate, shift = systems(7, 0.9)
+    rate[0] = 0.0
+    together = solve(lab, solver, start, rate, shift)
+    alone = solve(lab, solver, start[1:], rate[1:], shift[1:])
+    assert together.steps[0] == 1
+    assert together.residual[0] == 0.0
+    np.testing.assert_array_equal(together.steps[1:], alone.steps)
+    np.testing.assert_allclose(together.value[1:], alone.value, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.modes("jit", "graph", "xla")
 @pytest.mark.parametrize("solver", ["anderson", "broyden"])
 def test_a_broken_system_harms_no_other_compiled(lab: Lab, mode: str, solver: str) -> None:

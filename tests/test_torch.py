@@ -141,20 +141,6 @@ def test_frozen_parameters_get_none() -> None:
     assert_close([layer.recurrent.weight.grad], list(expected))  # type: ignore[list-item]
 
 
-def test_value_does_not_share_memory_with_the_start() -> None:
-    start = torch.ones(3)
-    value = fpi.fixed_point(lambda z: z, start).value
-    value += 1.0
-    torch.testing.assert_close(start, torch.ones(3))
-
-
-def test_start_is_not_written_to() -> None:
-    start = torch.zeros(3, 2)
-    for solver in (fpi.Picard(), fpi.Anderson(), fpi.Broyden()):
-        fpi.fixed_point(lambda z: 0.5 * z + 1.0, start, solver=solver, batch_ndim=1)
-    torch.testing.assert_close(start, torch.zeros(3, 2))
-
-
 def test_backward_record() -> None:
     theta = torch.tensor([2.0, 1.0], dtype=torch.float64, requires_grad=True)
     sol = fpi.fixed_point(lambda z: theta - 1.5 * z, torch.zeros(2, dtype=torch.float64), rtol=1e-8)

@@ -86,13 +86,14 @@ class JaxBackend:
         return z, results, stats, aux, None
 
     def solve_adjoint(
-        self, vjp: Any, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: Any
+        self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint
     ) -> tuple[Leaves, Results, Stats]:
         """The adjoint solve itself, staged only if something in it is traced."""
-        product, constants = close(vjp, v)
+        v = problem.leaves
+        product, constants = close(problem.map, v)
         staged = any(isinstance(x, Tracer) for x in (*v, *constants))
-        ops = self.ops(v, ops.batch_ndim, staged)
-        return adjoint.pull_back(ops, partial(product, constants), v, forward)
+        ops = self.ops(v, problem.batch_ndim, staged)
+        return adjoint.pull_back(ops, partial(product, constants), v, iteration)
 
     def is_concrete(self, results: Results) -> bool:
         """Outside of a trace."""

@@ -90,10 +90,11 @@ class TorchBackend:
 
     @torch.no_grad()
     def solve_adjoint(
-        self, vjp: Any, v: Leaves, forward: Iteration, adjoint: AbstractAdjoint, ops: Any
+        self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint
     ) -> tuple[Leaves, Results, Stats]:
         """The adjoint solve itself."""
-        return adjoint.pull_back(ops, vjp, v, forward)
+        ops = self.ops(problem.leaves, problem.batch_ndim)
+        return adjoint.pull_back(ops, problem.map, problem.leaves, iteration)
 
     def is_concrete(self, results: Results) -> bool:
         """Always: torch.compile breaks its graph around a solve."""
