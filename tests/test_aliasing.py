@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fpicore import MapError
+
 from .labs import Lab
 from .problems import SOLVERS
 
@@ -36,7 +38,7 @@ def test_answer_is_not_what_the_map_returned(writable: Lab, solver: str) -> None
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_map_that_returns_one_buffer_again_and_again(writable: Lab, solver: str) -> None:
-    """An f that writes into its own output array gives what a pure one gives."""
+    """An f that writes into its own output array gives what a pure one gives, or is refused."""
     buffer = writable.tensor(np.zeros(3))
 
     def f(z: Any) -> Any:
@@ -46,9 +48,27 @@ def test_map_that_returns_one_buffer_again_and_again(writable: Lab, solver: str)
     options = {"solver": SOLVERS[solver], "rtol": 1e-9, "max_steps": 100}
     zero = writable.tensor(np.zeros(3))
     pure = writable.fpi.fixed_point(lambda z: 0.5 * z + 1.0, zero, **options)
-    found = writable.fpi.fixed_point(f, zero, **options)
+    try:
+        found = writable.fpi.fixed_point(f, zero, **options)
+    except MapError:
+        return
     np.testing.assert_array_equal(writable.numpy(found.value), writable.numpy(pure.value))
     assert found.stats.evaluations == pure.stats.evaluations
+
+
+@pytest.mark.parametrize("batch_ndim", [0, 1])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_map_that_writes_to_its_argument(writable: Lab, solver: str, batch_ndim: int) -> None:
+    """f(z) − z would be zero at once, and every point look converged."""
+
+    def f(z: Any) -> Any:
+        z *= 0.5
+        z += 1.0
+        return z
+
+    zero = writable.tensor(np.zeros((2, 3)))
+    with pytest.raises((MapError, ValueError), match=r"in place|read-only"):
+        writable.fpi.fixed_point(f, zero, solver=SOLVERS[solver], batch_ndim=batch_ndim)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
