@@ -46,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "framework(name): a test of one framework",
         "gradients: needs automatic differentiation, which NumPy lacks",
+        "only(*names): runs in these frameworks only",
         "modes(*names): runs in these modes only, as compilation is slow",
         "bug(reason, **parameters): fails for these parameters, for a known reason",
     ):
@@ -96,6 +97,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = _selected(metafunc.config)
     if definition.get_closest_marker("gradients"):
         names = [name for name in names if name != "numpy"]
+    only = definition.get_closest_marker("only")
+    names = [name for name in names if only is None or name in only.args]
     if "mode" not in metafunc.fixturenames:
         metafunc.parametrize("lab", [_param(name) for name in names], indirect=True)
         return
@@ -117,6 +120,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     found = Lab(request.param)
     with found.precision():
         yield found
+    found.clear()
 
 
 @pytest.fixture(scope="module")

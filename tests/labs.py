@@ -82,13 +82,16 @@ class Lab:
 
         return self.gradient(slope, x, direction, mode=mode)[0]
 
-    def solve(
-        self, problem: Problem, solver: Any, *, rtol: float = 1e-12, mode: str = "eager"
-    ) -> Run:
-        """Solve and differentiate a problem of the table."""
+    def solve(self, problem: Problem, solver: Any, mode: str = "eager") -> Run:
+        """Solve and differentiate a problem of the table, to 1e-12."""
         f, loss = problem.bind(self.name, self.xp)
-        task = Task(problem, f, loss, solver, rtol, "float64", mode)
+        task = Task(problem, f, loss, solver, 1e-12, "float64", mode)
         return self._harness.prepare(task)(problem.args, problem.data)
+
+    @property
+    def swift(self) -> str:
+        """The mode that takes derivatives with the least compilation."""
+        return "jit" if self.name == "jax" else "eager"
 
     def bind(self, problem: Problem) -> Function:
         """The problem's map on tensors."""
@@ -108,6 +111,13 @@ class Lab:
             return len(calls)
 
         return observed, count
+
+    def clear(self) -> None:
+        """Forget what was compiled: every program maps memory, and a process has 65530 maps."""
+        if self.name == "jax":
+            import jax
+
+            jax.clear_caches()
 
     def wait(self) -> None:
         """Until host callbacks have run."""

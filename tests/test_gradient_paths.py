@@ -90,7 +90,7 @@ def test_two_solves_before_one_backward_pass(lab: Lab, mode: str) -> None:
     np.testing.assert_allclose(found, 0.4 + 0.8 / 1.5 * THETA, rtol=1e-9)
 
 
-@pytest.mark.modes("eager", "jit", "graph")
+@pytest.mark.modes("eager", "jit")
 def test_solve_within_a_solve(lab: Lab, mode: str) -> None:
     """f itself solves: z = θ − ½ y, 0.25 = inner slope; y = z / 2 − ½ y has y* = z / 3."""
 

@@ -27,8 +27,10 @@ def _flat_map(lab: Lab, f: Any, args: Any) -> Any:
     return flat
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("norm", ["l2", "rms", "max"])
+@pytest.mark.parametrize(
+    ("solver", "norm"),
+    [("picard", "max"), ("anderson", "l2"), ("anderson", "rms"), ("broyden", "l2")],
+)
 def test_nested_equals_flat(lab: Lab, fpi: Any, solver: str, norm: str) -> None:
     table = problem("nested")
     f, args = lab.bind(table), lab.tensor(table.args)

@@ -60,15 +60,15 @@ def test_reference_hessian_is_the_slope_of_its_gradient() -> None:
 
 
 def test_hessian_product(lab: Lab, mode: str) -> None:
-    found = lab.hessian_product(loss_of(lab, Implicit(order=2)), THETA, DIRECTION, mode)
+    solver = Anderson() if mode == "eager" else Picard()  # less to compile
+    found = lab.hessian_product(loss_of(lab, Implicit(order=2), solver), THETA, DIRECTION, mode)
     np.testing.assert_allclose(found, reference()[1] @ DIRECTION, rtol=1e-8)
 
 
-@pytest.mark.modes("eager")
-@pytest.mark.parametrize("solver", [Picard(), Anderson(), Broyden()], ids=lambda s: s.name)
-def test_hessian_product_by_every_solver(lab: Lab, mode: str, solver: Any) -> None:
+@pytest.mark.parametrize("solver", [Picard(), Broyden()], ids=lambda s: s.name)
+def test_hessian_product_by_every_solver(lab: Lab, solver: Any) -> None:
     loss = loss_of(lab, Implicit(order=2), solver)
-    found = lab.hessian_product(loss, THETA, DIRECTION, mode)
+    found = lab.hessian_product(loss, THETA, DIRECTION, lab.swift)
     np.testing.assert_allclose(found, reference()[1] @ DIRECTION, rtol=1e-8)
 
 
@@ -83,7 +83,7 @@ def test_first_order_refuses_the_second_derivative(lab: Lab, mode: str) -> None:
     if lab.name == "jax":
         pytest.skip("JAX gives every order")
     with pytest.raises(DerivativeError, match=r"at most 1 derivative.*Implicit\(order=2\)"):
-        lab.hessian_product(loss_of(lab, None), THETA, DIRECTION, mode)
+        lab.hessian_product(loss_of(lab, None, Picard()), THETA, DIRECTION, mode)
 
 
 @pytest.mark.parametrize("power", [1, 2])
