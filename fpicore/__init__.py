@@ -1,11 +1,13 @@
 """fpicore: differentiable fixed points, defined once and registered in every framework.
 
 Import a backend to use it: ``fpicore_numpy``, ``fpicore_torch``, ``fpicore_jax`` or
-``fpicore_tensorflow``; each exposes the names below and ``fixed_point``, ``adjoint_solve``.
+``fpicore_tensorflow``; each exposes the names below and ``fixed_point``, ``adjoint_solve``,
+``implicit`` and ``custom_fixed_point``.
 """
 
-from ._adjoint import AbstractAdjoint, Implicit
+from ._adjoint import AbstractAdjoint, AbstractPullBack, Forward
 from ._backend import Backend, Outcome
+from ._bind import Functions, bind
 from ._errors import (
     ConvergenceError,
     ConvergenceWarning,
@@ -16,7 +18,6 @@ from ._errors import (
     MissingBackendError,
     PrecisionWarning,
 )
-from ._fixed_point import bind
 from ._host import HostNamespace, HostNumbers
 from ._iterate import Iteration
 from ._ops import Ops, Precision, Process, accumulation_eps, precision_of
@@ -24,11 +25,13 @@ from ._problem import Problem
 from ._reporting import report_failure
 from ._solution import Backward, Result, Results, Solution, Stats
 from ._solver import AbstractSolver, Point
-from ._tree import Leaves, flatten, flatten_like
+from ._tree import Leaves, flatten, flatten_like, map_leaves
+from .adjoints import Implicit, Neumann, OneStep, Phantom, Unrolled
 from .solvers import Anderson, Broyden, Picard
 
 __all__ = [
     "AbstractAdjoint",
+    "AbstractPullBack",
     "AbstractSolver",
     "Anderson",
     "Backend",
@@ -38,6 +41,8 @@ __all__ = [
     "ConvergenceWarning",
     "DerivativeError",
     "FixedPointError",
+    "Forward",
+    "Functions",
     "HostNamespace",
     "HostNumbers",
     "Implicit",
@@ -46,8 +51,11 @@ __all__ = [
     "Leaves",
     "MapError",
     "MissingBackendError",
+    "Neumann",
+    "OneStep",
     "Ops",
     "Outcome",
+    "Phantom",
     "Picard",
     "Point",
     "Precision",
@@ -58,10 +66,12 @@ __all__ = [
     "Results",
     "Solution",
     "Stats",
+    "Unrolled",
     "accumulation_eps",
     "bind",
     "flatten",
     "flatten_like",
+    "map_leaves",
     "precision_of",
     "report_failure",
 ]

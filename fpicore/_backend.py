@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from ._adjoint import AbstractAdjoint
+from ._adjoint import AbstractPullBack
 from ._iterate import Iteration
 from ._ops import Ops
 from ._problem import Problem, Structure
@@ -23,14 +23,25 @@ class Backend(Structure, Protocol):
         """The Ops for a state with these leaves."""
         ...
 
-    def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint) -> Outcome:
-        """Solve and attach the gradient."""
+    def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack) -> Outcome:
+        """Solve apart from any derivative, then attach the pull-back."""
+        ...
+
+    def unroll(self, problem: Problem, iteration: Iteration, segment: int | None) -> Outcome:
+        """Solve under the framework's own differentiation, which reaches z0, args and closures.
+
+        With a ``segment`` only the state every so many steps is kept, the rest recomputed.
+        """
         ...
 
     def solve_adjoint(
-        self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint
+        self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack
     ) -> tuple[Leaves, Results, Stats]:
         """``adjoint.pull_back`` of z0, with the map as the product, outside of any recording."""
+        ...
+
+    def detach(self, tree: Any) -> Any:
+        """A structure with its tensors cut off from differentiation; the rest as it is."""
         ...
 
     def is_concrete(self, results: Results) -> bool:

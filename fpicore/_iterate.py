@@ -12,6 +12,7 @@ from ._solver import AbstractSolver, Point
 from ._stopping import PATIENCE, Tolerance
 from ._tree import Leaves
 
+Map = Callable[[Leaves], Leaves]
 _INF = float("inf")
 _CONVERGED, _STAGNATED, _NONFINITE = map(
     float, (Result.CONVERGED, Result.STAGNATED, Result.NONFINITE)
@@ -43,6 +44,16 @@ class Carry(NamedTuple):
     """`Result` of each system; MAX_STEPS until it is known better."""
 
 
+class Run(NamedTuple):
+    """What an iteration came to."""
+
+    value: Leaves
+    results: Results
+    stats: Stats
+    memory: Any
+    """The solver's final state."""
+
+
 @dataclass(frozen=True)
 class Iteration:
     """A solver, a stopping rule and a budget: hashable, so that traced code can be cached on it."""
@@ -51,14 +62,14 @@ class Iteration:
     tolerance: Tolerance
     max_steps: int
 
-    def start(self, ops: Ops, z: Leaves) -> Carry:
-        """The carry before the first evaluation."""
+    def start(self, ops: Ops, z: Leaves, active: Number | None = None) -> Carry:
+        """The carry before the first evaluation; ``active`` says which systems iterate."""
         number = partial(ops.numbers, z[0])
         return Carry(
             z=z,
             memory=self.solver.init(ops, z),
             step=ops.scalar(0.0),
-            active=number(0.0) < 1.0,
+            active=number(0.0) < 1.0 if active is None else active,
             value=z,
             error=number(_INF),
             tolerance=number(0.0),
@@ -124,18 +135,47 @@ class Iteration:
             codes=xp.where(settled, verdict, c.codes),
         )
 
-    def run(
-        self, ops: Ops, f: Callable[[Leaves], Leaves], z: Leaves
-    ) -> tuple[Leaves, Results, Stats]:
-        """Iterate from z until every system has stopped.
+    def iterate(self, ops: Ops, f: Map, z: Leaves, active: Number | None = None) -> Carry:
+        """Iterate from z until every system has stopped, of those that are to iterate at all.
 
         One evaluation of f a step, and one more that certifies the last iterate.
         """
-        carry = ops.loop(f, self, self.start(ops, z))
+        return ops.loop(f, self, self.start(ops, z, active))
+
+    def run(self, ops: Ops, f: Map, z: Leaves) -> Run:
+        """Iterate, and say how it went in the user's terms."""
+        return self.report(ops, self.iterate(ops, f, z))
+
+    def report(self, ops: Ops, carry: Carry) -> Run:
+        """What the user sees of a carry."""
         stats = Stats(
             steps=ops.report(carry.steps, integer=True),
             evaluations=ops.report(carry.step, integer=True),
             residual=ops.report(carry.error),
             tolerance=ops.report(carry.tolerance),
         )
-        return carry.value, Results(ops.report(carry.codes, integer=True)), stats
+        results = Results(ops.report(carry.codes, integer=True))
+        return Run(carry.value, results, stats, carry.memory)
+
+
+@dataclass(frozen=True)
+class Inspection(Iteration):
+    """An iteration of no step: measures the residual at the start and returns that point."""
+
+    @property
+    def limit(self) -> int:
+        """One evaluation."""
+        return 1
+
+    def update(self, ops: Ops, carry: Carry, f: Leaves) -> Carry:
+        """Judge the start."""
+        error = self.tolerance.measure(ops, tree.subtract(f, carry.z))
+        judged = self._judge(ops, carry, error, self.tolerance.threshold(ops, f))
+        nothing = ops.numbers(f[0], 0.0)
+        poor = judged.active | (judged.codes == float(Result.MAX_STEPS))
+        return judged._replace(
+            active=nothing > 0.0,
+            steps=nothing,
+            error=error,
+            codes=ops.xp.where(poor, float(Result.INACCURATE), judged.codes),
+        )

@@ -6,6 +6,7 @@ from ._errors import ConvergenceError, ConvergenceWarning, InputError
 from ._solution import Result, Results, Stats
 
 ON_FAILURE = ("warn", "raise", "ignore")
+_AS_ASKED = (Result.CONVERGED, Result.TRUNCATED)
 
 
 def check_on_failure(on_failure: str) -> None:
@@ -22,10 +23,12 @@ def report_failure(
     Raises:
         ConvergenceError: a system failed and ``on_failure`` is "raise".
     """
-    if on_failure == "ignore" or not any(results.flat()):
+    if on_failure == "ignore":
         return
     codes = results.flat()
-    first = next(i for i, code in enumerate(codes) if code != Result.CONVERGED)
+    first = next((i for i, code in enumerate(codes) if code not in _AS_ASKED), None)
+    if first is None:
+        return
     where = f" (first failing system: {first})" if len(codes) > 1 else ""
     residual, tolerance = _pick(stats.residual, first), _pick(stats.tolerance, first)
     message = f"{what} did not converge{where}: {results}. "

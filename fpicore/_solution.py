@@ -11,6 +11,8 @@ class Result(IntEnum):
     MAX_STEPS = 1
     NONFINITE = 2
     STAGNATED = 3
+    TRUNCATED = 4
+    INACCURATE = 5
 
     @property
     def message(self) -> str:
@@ -30,6 +32,9 @@ _MESSAGES = {
     "returned. It may sit at rounding level (loosen rtol or use a wider dtype) in a cycle (try "
     "Anderson, or Picard with damping < 1), or the map is expansive (try Anderson or Broyden); set "
     "atol if f(z) tends to 0",
+    Result.TRUNCATED: "a fixed number of terms was taken, as asked; nothing was measured",
+    Result.INACCURATE: "the given point is not a fixed point to this tolerance; solve for it more "
+    "tightly, or pass a larger rtol or atol if its derivative may be as inaccurate",
 }
 
 

@@ -38,3 +38,11 @@ class AbstractSolver(ABC):
     @abstractmethod
     def step(self, ops: Ops, point: Point, state: Any) -> tuple[Leaves, Any]:
         """The next iterate and the new state. A system must not influence another."""
+
+    def inverse(self, ops: Ops, state: Any, v: Leaves, tangent: bool) -> Leaves:
+        """An estimate of (I − J)⁻ᵀv, or of (I − J)⁻¹v if ``tangent``, from the state of a solve.
+
+        v itself, which is what a solver knows that learns nothing of J.
+        """
+        del ops, state, tangent
+        return v

@@ -141,6 +141,20 @@ def flatten_like(
     raise InputError(f"expected {path} to be {describe(like)} as in z, received {describe(tree)}")
 
 
+def map_leaves(tree: Any, is_leaf: Callable[[Any], bool], change: Callable[[Leaf], Leaf]) -> Any:
+    """The tree with its leaves changed, whatever else it holds."""
+    if is_leaf(tree):
+        return change(tree)
+    inner = lambda part: map_leaves(part, is_leaf, change)  # noqa: E731
+    if isinstance(tree, Mapping):
+        kind = OrderedDict if isinstance(tree, OrderedDict) else dict
+        return kind((key, inner(part)) for key, part in tree.items())
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        named: Any = type(tree)
+        return named(*map(inner, tree))
+    return type(tree)(map(inner, tree)) if isinstance(tree, (list, tuple)) else tree
+
+
 def describe(tree: Any) -> str:
     """A short description of a value for an error message."""
     if isinstance(tree, Mapping):

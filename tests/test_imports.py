@@ -16,6 +16,7 @@ FOREIGN = {"torch", "jax", "jaxlib", "tensorflow", "keras", "flax", "equinox", "
 BASE = {"_errors"}
 STATE = BASE | {"_ops", "_solution", "_options", "_numbers"}
 LOOP = STATE | {"_tree", "_stopping", "_solver", "_reporting"}
+ENTRY = LOOP | {"_iterate", "_adjoint", "_problem", "_backend", "_entry", "adjoints"}
 ALLOWED: dict[str, set[str]] = {
     "_errors": set(),
     "_ops": BASE,
@@ -29,9 +30,13 @@ ALLOWED: dict[str, set[str]] = {
     "_reporting": STATE,
     "_iterate": LOOP,
     "_problem": LOOP | {"_backend"},
-    "_adjoint": LOOP | {"_iterate"},
+    "_adjoint": LOOP | {"_iterate", "_problem", "_backend"},
     "_backend": LOOP | {"_iterate", "_adjoint", "_problem"},
-    "_fixed_point": LOOP | {"_iterate", "_adjoint", "_problem", "_backend"},
+    "_entry": ENTRY,
+    "_fixed_point": ENTRY,
+    "_adjoint_solve": ENTRY,
+    "_implicit": ENTRY,
+    "_bind": LOOP | {"_backend", "_fixed_point", "_adjoint_solve", "_implicit"},
 }
 """What each module of the core may import of the core; solvers and verify have their own rules."""
 NUMPY_ALLOWED = {"_host"}
@@ -90,6 +95,14 @@ def test_core(name: str) -> None:
 def test_solver(path: Path) -> None:
     """Mathematics only: no other solver, not the loop, the entry or the adjoint, no arrays."""
     assert {module.partition(".")[0] for module in own(path)} <= LOOP - {"_solution", "_stopping"}
+    assert not foreign(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "fpicore/adjoints").glob("[a-z]*.py")), ids=str)
+def test_adjoint(path: Path) -> None:
+    """Strategies know the loop and the solvers, not the entries and not each other."""
+    allowed = LOOP | {"_iterate", "_adjoint", "_problem", "_backend", "solvers"}
+    assert {module.partition(".")[0] for module in own(path)} <= allowed
     assert not foreign(path)
 
 

@@ -14,4 +14,4 @@ from fpicore import Anderson, bind
 
 from ._backend import JaxBackend
 
-fixed_point, adjoint_solve = bind(JaxBackend(), Anderson())
+fixed_point, adjoint_solve, implicit, custom_fixed_point = bind(JaxBackend(), Anderson())

@@ -20,7 +20,7 @@ from jax import lax
 from jax.core import Tracer
 from jax.extend import core as jax_core
 
-from fpicore import AbstractAdjoint, Iteration, Leaves, Results, Stats
+from fpicore import AbstractPullBack, Forward, Leaves, Results, Stats
 
 from ._ops import JaxOps
 
@@ -40,20 +40,20 @@ def attach(
     f: Callable[..., Leaves],
     z: Leaves,
     constants: list[Any],
-    iteration: Iteration,
-    adjoint: AbstractAdjoint,
+    forward: Forward,
+    adjoint: AbstractPullBack,
     ops: JaxOps,
 ) -> Leaves:
     """z, as a differentiable function of the constants."""
     smooth = [jnp.issubdtype(jnp.result_type(c), jnp.inexact) for c in constants]
 
     @jax.custom_jvp
-    def attached(z: Leaves, constants: list[Any]) -> Leaves:
+    def attached(z: Leaves, constants: list[Any], memory: Any) -> Leaves:
         return z
 
     @attached.defjvp
     def rule(primals: Any, tangents: Any) -> Any:
-        constants = primals[1]
+        _, constants, memory = primals
         z = attached(*primals)
 
         def at(moving: list[Any]) -> Leaves:
@@ -65,24 +65,24 @@ def attach(
 
         _, pushed = jax.jvp(at, (only(constants),), (only(tangents[1]),))
         _, jvp = jax.linearize(partial(f, constants), z)
-        return z, _solve(jvp, z, pushed, iteration, adjoint, ops)
+        return z, _solve(jvp, z, pushed, forward._replace(memory=memory), adjoint, ops)
 
-    return attached(z, constants)
+    return attached(z, constants, forward.memory)
 
 
 def _solve(
     jvp: Callable[[Leaves], Leaves],
     z: Leaves,
     right: Leaves,
-    iteration: Iteration,
-    adjoint: AbstractAdjoint,
+    forward: Forward,
+    adjoint: AbstractPullBack,
     ops: JaxOps,
 ) -> Leaves:
     """u = Ju + right, linear in right, with its transpose by the transposed products."""
     transposed = jax.linear_transpose(jvp, z)
 
-    def run(product: Callable[[Leaves], Leaves], v: Leaves) -> Leaves:
-        u, results, stats = adjoint.pull_back(ops, product, v, iteration)
+    def run(product: Callable[[Leaves], Leaves], v: Leaves, tangent: bool) -> Leaves:
+        u, results, stats = adjoint.pull_back(ops, product, v, forward, tangent)
         conclude(adjoint, results, stats)
         return u
 
@@ -96,13 +96,13 @@ def _solve(
     solution = lax.custom_linear_solve(
         matvec,
         lax.optimization_barrier(right),
-        solve=lambda _, v: run(jvp, v),
-        transpose_solve=lambda _, v: run(lambda g: transposed(g)[0], v),
+        solve=lambda _, v: run(jvp, v, True),
+        transpose_solve=lambda _, v: run(lambda g: transposed(g)[0], v, False),
     )
     return lax.optimization_barrier(solution)
 
 
-def conclude(adjoint: AbstractAdjoint, results: Results, stats: Stats) -> None:
+def conclude(adjoint: AbstractPullBack, results: Results, stats: Stats) -> None:
     """Report an adjoint solve, through a host callback where its outcome is traced."""
     if not isinstance(results.codes, Tracer):
         adjoint.conclude(results, stats)

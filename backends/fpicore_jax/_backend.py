@@ -12,7 +12,8 @@ from jax.core import Tracer
 
 import fpicore
 from fpicore import (
-    AbstractAdjoint,
+    AbstractPullBack,
+    Forward,
     InputError,
     Iteration,
     Leaves,
@@ -23,7 +24,7 @@ from fpicore import (
 )
 
 from ._autodiff import attach, close
-from ._ops import JaxOps
+from ._ops import JaxOps, JaxRecordedOps
 
 
 def _check_array(leaf: Any, what: str) -> None:
@@ -71,29 +72,44 @@ class JaxBackend:
         eps = fpicore.accumulation_eps(tuple(self.dtype_name(leaf) for leaf in leaves))
         return JaxOps(batch_ndim, eps, jnp.result_type(*wide), staged)
 
-    def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint) -> Outcome:
+    def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack) -> Outcome:
         """Solve apart from any derivative, then attach it."""
         f, constants = close(problem.map, problem.leaves)
         start = lax.stop_gradient(problem.leaves)
         frozen = lax.stop_gradient(constants)
         staged = any(isinstance(x, Tracer) for x in (*start, *frozen))
         ops = self.ops(start, problem.batch_ndim, staged)
-        z, results, stats = iteration.run(ops, partial(f, frozen), start)
+        z, results, stats, memory = iteration.run(ops, partial(f, frozen), start)
         z = lax.stop_gradient(z)
         ops = self.ops(start, problem.batch_ndim)
-        z = attach(f, z, constants, iteration, adjoint, ops)
+        forward = adjoint.forward(iteration, lax.stop_gradient(memory))
+        z = attach(f, z, constants, forward, adjoint, ops)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, stats, aux, None
 
+    def unroll(self, problem: Problem, iteration: Iteration, segment: int | None) -> Outcome:
+        """A scan over max_steps, which JAX differentiates in every mode and order."""
+        ops = self.ops(problem.leaves, problem.batch_ndim)
+        recorded = JaxRecordedOps(ops.batch_ndim, ops.eps, ops.dtype, True, segment)
+        z, results, stats, _ = iteration.run(recorded, problem.map, problem.leaves)
+        aux = problem.evaluate(z)[1] if problem.has_aux else None
+        return z, results, lax.stop_gradient(stats), aux, None
+
     def solve_adjoint(
-        self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint
+        self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack
     ) -> tuple[Leaves, Results, Stats]:
         """The adjoint solve itself, staged only if something in it is traced."""
         v = problem.leaves
         product, constants = close(problem.map, v)
         staged = any(isinstance(x, Tracer) for x in (*v, *constants))
         ops = self.ops(v, problem.batch_ndim, staged)
-        return adjoint.pull_back(ops, partial(product, constants), v, iteration)
+        return adjoint.pull_back(ops, partial(product, constants), v, Forward(iteration))
+
+    def detach(self, tree: Any) -> Any:
+        """Arrays in pytrees, behind stop_gradient."""
+        return jax.tree.map(
+            lambda leaf: lax.stop_gradient(leaf) if isinstance(leaf, Array) else leaf, tree
+        )
 
     def is_concrete(self, results: Results) -> bool:
         """Outside of a trace."""

@@ -168,6 +168,32 @@ class JaxOps:
         return column.astype(jnp.promote_types(a.real.dtype, jnp.float32))
 
 
+@dataclass(frozen=True)
+class JaxRecordedOps(JaxOps):
+    """A loop of fixed length, whose steps do nothing once all systems have stopped."""
+
+    segment: int | None
+    """Steps that are recomputed as one in the backward pass; None keeps them all."""
+
+    def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
+        """lax.scan, of checkpointed ones if there are segments."""
+
+        def step(c: Any, _: None) -> Any:
+            def update(c: Any) -> Any:
+                return process.update(self, c, f(c.z))
+
+            return lax.cond(process.active(self, c), update, lambda c: c, c), None
+
+        if self.segment is None:
+            return lax.scan(step, carry, length=process.limit)[0]
+
+        @jax.checkpoint
+        def stretch(c: Any, _: None) -> Any:
+            return lax.scan(step, c, length=self.segment)[0], None
+
+        return lax.scan(stretch, carry, length=-(-process.limit // self.segment))[0]
+
+
 @partial(jax.jit, static_argnums=(0, 1))
 def _active(ops: JaxOps, process: Process, carry: Any) -> Array:
     return process.active(ops, carry)

@@ -9,4 +9,4 @@ from fpicore import Anderson, bind
 
 from ._backend import NumPyBackend
 
-fixed_point, adjoint_solve = bind(NumPyBackend(), Anderson())
+fixed_point, adjoint_solve, implicit, custom_fixed_point = bind(NumPyBackend(), Anderson())

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 import fpicore
-from fpicore import AbstractAdjoint, Iteration, Leaves, Outcome, Problem, Results, Stats
+from fpicore import AbstractPullBack, Forward, Iteration, Leaves, Outcome, Problem, Results, Stats
 
 from ._ops import NumPyOps
 
@@ -54,20 +54,28 @@ class NumPyBackend:
         names = tuple(self.dtype_name(leaf) for leaf in leaves)
         return NumPyOps(batch_ndim, fpicore.accumulation_eps(names))
 
-    def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint) -> Outcome:
+    def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack) -> Outcome:
+        """Solve; there is nothing to attach."""
+        return self.unroll(problem, iteration, None)
+
+    def unroll(self, problem: Problem, iteration: Iteration, segment: int | None) -> Outcome:
         """Solve; one more evaluation if aux is wanted."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
         start = tuple(leaf.copy() for leaf in problem.leaves)
-        z, results, stats = iteration.run(ops, _read_only(problem.map), start)
+        z, results, stats, _ = iteration.run(ops, _read_only(problem.map), start)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, stats, aux, None
 
     def solve_adjoint(
-        self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint
+        self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack
     ) -> tuple[Leaves, Results, Stats]:
         """The adjoint solve itself."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
-        return adjoint.pull_back(ops, problem.map, problem.leaves, iteration)
+        return adjoint.pull_back(ops, problem.map, problem.leaves, Forward(iteration))
+
+    def detach(self, tree: Any) -> Any:
+        """As it is."""
+        return tree
 
     def is_concrete(self, results: Results) -> bool:
         """Always."""

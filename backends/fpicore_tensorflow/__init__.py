@@ -15,4 +15,4 @@ from fpicore import Anderson, bind
 
 from ._backend import TensorFlowBackend
 
-fixed_point, adjoint_solve = bind(TensorFlowBackend(), Anderson())
+fixed_point, adjoint_solve, implicit, custom_fixed_point = bind(TensorFlowBackend(), Anderson())

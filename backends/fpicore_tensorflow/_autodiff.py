@@ -76,13 +76,13 @@ def node(solve: Solve, order: int, value: Leaves, outputs: Leaves, inputs: Leave
     return identity(*outputs, *inputs)
 
 
-def linear_solve(solve: Solve, v: Leaves, transposed: bool) -> Leaves:
+def linear_solve(solve: Solve, v: Leaves, tangent: bool) -> Leaves:
     """Mᵀv, or Mv, with M = (I − J)⁻¹ held constant: differentiable to every order."""
 
     @tf.custom_gradient
     def apply(*v: Any) -> Any:
-        found = tuple(tf.stop_gradient(leaf) for leaf in solve(v, transposed))
-        return found, lambda *w: linear_solve(solve, w, not transposed)
+        found = tuple(tf.stop_gradient(leaf) for leaf in solve(v, tangent))
+        return found, lambda *w: linear_solve(solve, w, not tangent)
 
     return apply(*v)
 

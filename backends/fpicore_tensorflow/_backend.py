@@ -9,8 +9,9 @@ import tensorflow as tf
 
 import fpicore
 from fpicore import (
-    AbstractAdjoint,
+    AbstractPullBack,
     Backward,
+    Forward,
     InputError,
     Iteration,
     Leaves,
@@ -67,24 +68,30 @@ class TensorFlowBackend:
 
     def ops(self, leaves: Leaves, batch_ndim: int) -> Any:
         """Numbers on the host in eager mode, in the graph otherwise."""
-        names = tuple(self.dtype_name(leaf) for leaf in leaves)
-        eps = fpicore.accumulation_eps(names)
         if tf.executing_eagerly():
-            return TensorFlowEagerOps(batch_ndim, eps)
-        wide = any(name in ("float64", "complex128") for name in names)
-        return TensorFlowGraphOps(batch_ndim, eps, tf.float64 if wide else tf.float32)
+            return TensorFlowEagerOps(batch_ndim, self._eps(leaves))
+        return self._graph_ops(leaves, batch_ndim)
+
+    def _graph_ops(self, leaves: Leaves, batch_ndim: int) -> TensorFlowGraphOps:
+        wide = any(leaf.dtype in (tf.float64, tf.complex128) for leaf in leaves)
+        kind = tf.float64 if wide else tf.float32
+        return TensorFlowGraphOps(batch_ndim, self._eps(leaves), kind)
+
+    def _eps(self, leaves: Leaves) -> float:
+        return fpicore.accumulation_eps(tuple(self.dtype_name(leaf) for leaf in leaves))
 
     @tf.autograph.experimental.do_not_convert
-    def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint) -> Outcome:
+    def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack) -> Outcome:
         """Solve apart from any gradient; then attach it level by level."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
         start = tuple(tf.stop_gradient(leaf) for leaf in problem.leaves)
-        z, results, stats = iteration.run(ops, problem.map, start)
+        z, results, stats, memory = iteration.run(ops, problem.map, start)
         record = Backward() if tf.executing_eagerly() else None
         value = tuple(tf.stop_gradient(leaf) for leaf in z)
         line = Linearization(problem.map, value)
         refuse_forward_mode(line.outputs)
-        solve = partial(_pull_back, self, line, iteration, adjoint, problem.batch_ndim, record)
+        forward = adjoint.forward(iteration, memory)
+        solve = partial(_pull_back, self, line, forward, adjoint, problem.batch_ndim, record)
         out = node(solve, adjoint.order, value, line.outputs, value)
         for _ in range(1, adjoint.order):
             out = node(solve, adjoint.order, value, problem.map(out), out)
@@ -92,12 +99,26 @@ class TensorFlowBackend:
         return out, results, stats, aux, record
 
     @tf.autograph.experimental.do_not_convert
+    def unroll(self, problem: Problem, iteration: Iteration, segment: int | None) -> Outcome:
+        """Iterate with numbers in tensors, which tapes and tf.gradients follow."""
+        ops = self._graph_ops(problem.leaves, problem.batch_ndim)
+        z, results, stats, _ = iteration.run(ops, problem.map, problem.leaves)
+        aux = problem.evaluate(z)[1] if problem.has_aux else None
+        return z, results, Stats(*map(tf.stop_gradient, stats)), aux, None
+
+    @tf.autograph.experimental.do_not_convert
     def solve_adjoint(
-        self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint
+        self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack
     ) -> tuple[Leaves, Results, Stats]:
         """The adjoint solve itself."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
-        return adjoint.pull_back(ops, problem.map, problem.leaves, iteration)
+        return adjoint.pull_back(ops, problem.map, problem.leaves, Forward(iteration))
+
+    def detach(self, tree: Any) -> Any:
+        """Tensors in structures that tf.nest knows, behind tf.stop_gradient."""
+        return tf.nest.map_structure(
+            lambda leaf: tf.stop_gradient(leaf) if tf.is_tensor(leaf) else leaf, tree
+        )
 
     def is_concrete(self, results: Results) -> bool:
         """In eager mode."""
@@ -107,17 +128,17 @@ class TensorFlowBackend:
 def _pull_back(
     backend: TensorFlowBackend,
     line: Linearization,
-    iteration: Iteration,
-    adjoint: AbstractAdjoint,
+    forward: Forward,
+    adjoint: AbstractPullBack,
     batch_ndim: int,
     record: Backward | None,
     v: Leaves,
-    transposed: bool,
+    tangent: bool,
 ) -> Leaves:
     """The adjoint solve, and what becomes of its outcome."""
     ops = backend.ops(v, batch_ndim)
-    product = line.jvp if transposed else line.vjp
-    g, results, stats = adjoint.pull_back(ops, product, v, iteration)
+    product = line.jvp if tangent else line.vjp
+    g, results, stats = adjoint.pull_back(ops, product, v, forward, tangent)
     if tf.executing_eagerly():
         if record is not None:
             record.note(results, stats)
@@ -127,7 +148,7 @@ def _pull_back(
     return g
 
 
-def _tell(adjoint: AbstractAdjoint) -> Callable[..., None]:
+def _tell(adjoint: AbstractPullBack) -> Callable[..., None]:
     def tell(codes: Any, *stats: Any) -> None:
         adjoint.conclude(Results(codes), Stats(*stats))
 

@@ -102,16 +102,16 @@ class LinearSolve(Function):
 
     @staticmethod
     @outside_compile
-    def forward(ctx: Any, solve: Solve, transposed: bool, *v: Tensor) -> Leaves:
-        """Mᵀv or, transposed, Mv."""
-        ctx.solve, ctx.transposed = solve, transposed
-        return solve(v, transposed)
+    def forward(ctx: Any, solve: Solve, tangent: bool, *v: Tensor) -> Leaves:
+        """Mᵀv or, tangent, Mv."""
+        ctx.solve, ctx.tangent = solve, tangent
+        return solve(v, tangent)
 
     @staticmethod
     @outside_compile
     def backward(ctx: Any, *w: Tensor) -> Any:
-        """The transposed solve."""
-        return (None, None, *LinearSolve.apply(ctx.solve, not ctx.transposed, *w))
+        """The tangent solve."""
+        return (None, None, *LinearSolve.apply(ctx.solve, not ctx.tangent, *w))
 
 
 class Guard(Function):

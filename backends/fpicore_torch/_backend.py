@@ -9,9 +9,10 @@ from torch.autograd import forward_ad
 
 import fpicore
 from fpicore import (
-    AbstractAdjoint,
+    AbstractPullBack,
     Backward,
     DerivativeError,
+    Forward,
     InputError,
     Iteration,
     Leaves,
@@ -23,8 +24,9 @@ from fpicore import (
 
 from ._autodiff import Linearization, Node, depends_on_others
 from ._device import TorchDeviceOps
-from ._evaluation import outside_compile, watched, without_autocast
+from ._evaluation import outside_compile, unwritten, watched, without_autocast
 from ._ops import TorchOps
+from ._recorded import TorchRecordedOps
 
 
 def _is_tensor(x: Any) -> bool:
@@ -70,7 +72,7 @@ class TorchBackend:
         return TorchDeviceOps(batch_ndim, eps, device)
 
     @outside_compile
-    def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint) -> Outcome:
+    def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack) -> Outcome:
         """Solve without recording; then attach the gradient level by level."""
         _refuse_transforms()
         ops = self.ops(problem.leaves, problem.batch_ndim)
@@ -78,23 +80,39 @@ class TorchBackend:
         with torch.no_grad(), without_autocast(device) as resume:
             f = resume(watched(problem.map))
             start = tuple(leaf.detach() for leaf in problem.leaves)
-            z, results, stats = iteration.run(ops, f, start)
+            z, results, stats, memory = iteration.run(ops, f, start)
             # f may have returned a tensor that the caller holds, and z0 may be the answer.
             z = tuple(leaf.clone() for leaf in z)
         backward = None
         if torch.is_grad_enabled():
             backward = Backward()
-            z = _attach(problem, iteration, adjoint, ops, z, backward)
+            z = _attach(problem, adjoint.forward(iteration, memory), adjoint, ops, z, backward)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, stats, aux, backward
 
+    @outside_compile
+    def unroll(self, problem: Problem, iteration: Iteration, segment: int | None) -> Outcome:
+        """Iterate under autograd's eyes; in its absence the plain solve is the same."""
+        eps = self.ops(problem.leaves, problem.batch_ndim).eps
+        device = problem.leaves[0].device
+        ops = TorchRecordedOps(problem.batch_ndim, eps, device, segment)
+        with without_autocast(device.type) as resume:
+            f = resume(unwritten(problem.map))
+            z, results, stats, _ = iteration.run(ops, f, problem.leaves)
+        aux = problem.evaluate(z)[1] if problem.has_aux else None
+        return z, results, stats, aux, None
+
     @torch.no_grad()
     def solve_adjoint(
-        self, problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint
+        self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack
     ) -> tuple[Leaves, Results, Stats]:
         """The adjoint solve itself."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
-        return adjoint.pull_back(ops, problem.map, problem.leaves, iteration)
+        return adjoint.pull_back(ops, problem.map, problem.leaves, Forward(iteration))
+
+    def detach(self, tree: Any) -> Any:
+        """Tensors in plain containers, detached."""
+        return fpicore.map_leaves(tree, _is_tensor, Tensor.detach)
 
     def is_concrete(self, results: Results) -> bool:
         """Always: torch.compile breaks its graph around a solve."""
@@ -103,8 +121,8 @@ class TorchBackend:
 
 def _attach(
     problem: Problem,
-    iteration: Iteration,
-    adjoint: AbstractAdjoint,
+    forward: Forward,
+    adjoint: AbstractPullBack,
     ops: TorchOps,
     value: Leaves,
     record: Backward,
@@ -117,10 +135,10 @@ def _attach(
         return value
     line = Linearization(outputs, inputs)
 
-    def solve(v: Leaves, transposed: bool) -> Leaves:
-        product = line.jvp if transposed else line.vjp
+    def solve(v: Leaves, tangent: bool) -> Leaves:
+        product = line.jvp if tangent else line.vjp
         with without_autocast(value[0].device.type) as resume:
-            g, results, stats = adjoint.pull_back(ops, resume(product), v, iteration)
+            g, results, stats = adjoint.pull_back(ops, resume(product), v, forward, tangent)
         record.note(results, stats)
         adjoint.conclude(results, stats)
         return g

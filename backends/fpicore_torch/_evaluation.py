@@ -17,12 +17,8 @@ def outside_compile(function: Function) -> Function:
     return cast(Function, torch.compiler.disable(function))
 
 
-def watched(f: Map) -> Map:
-    """f, refused if it writes to its argument, and cut off from any graph that it records.
-
-    Either would be silent: an f that works in place makes f(z) − z zero, and one that records
-    (an energy's gradient, say) under no_grad would chain the graphs of all steps.
-    """
+def unwritten(f: Map) -> Map:
+    """f, refused if it writes to its argument: f(z) − z would be zero without a word."""
 
     def evaluate(z: Leaves) -> Leaves:
         if torch.is_inference_mode_enabled():  # inference tensors keep no version
@@ -34,9 +30,22 @@ def watched(f: Map) -> Map:
                 "expected f to leave its argument as it is, received an f that writes to z in "
                 "place (or to a buffer that it returned before); use out-of-place operations"
             )
-        return tuple([leaf.detach() if leaf.requires_grad else leaf for leaf in new])
+        return new
 
     return evaluate
+
+
+def watched(f: Map) -> Map:
+    """``unwritten``, and cut off from any graph that f records.
+
+    One that records under no_grad (an energy's gradient, say) would chain the graphs of all steps.
+    """
+    evaluate = unwritten(f)
+
+    def detached(z: Leaves) -> Leaves:
+        return tuple([leaf.detach() if leaf.requires_grad else leaf for leaf in evaluate(z)])
+
+    return detached
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class TorchOps(HostNumbers):
 
     def scale(self, s: Any, a: Tensor) -> Tensor:
         """s·a."""
-        wide = a.to(_WIDER[a.dtype]) if a.dtype in _WIDER else a
+        wide = self._wide(a)
         return (wide * self._spread(s, wide)).to(a.dtype)
 
     def select(self, mask: Any, a: Tensor, b: Tensor) -> Tensor:
@@ -108,7 +108,10 @@ class TorchOps(HostNumbers):
     def _rows(self, a: Tensor) -> Tensor:
         """a as batch + (entries,), half precision widened."""
         rows = a.reshape(*a.shape[: self.batch_ndim], -1) if self.batch_ndim else a.reshape(-1)
-        return rows.to(_WIDER[rows.dtype]) if rows.dtype in _WIDER else rows
+        return self._wide(rows)
+
+    def _wide(self, a: Tensor) -> Tensor:
+        return a.to(_WIDER[a.dtype]) if a.dtype in _WIDER else a
 
     def _number(self, x: Tensor) -> Any:
         real = x.real if x.is_complex() else x

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .._adjoint import Implicit
 from .._solver import AbstractSolver
+from ..adjoints import Implicit
 from .arrays import Array, Tree, cast, convert, leaves, leaves_like, rebuild, weighted_sum
 from .problem import Problem
 

@@ -1,0 +1,99 @@
+"""What the entries share: options checked and put together, failures reported."""
+
+import warnings
+from typing import Any
+
+from ._adjoint import AbstractAdjoint, AbstractPullBack
+from ._backend import Backend
+from ._errors import InputError, PrecisionWarning
+from ._iterate import Iteration
+from ._ops import Precision
+from ._options import check_count, check_nonnegative
+from ._reporting import report_failure
+from ._solution import Results, Stats
+from ._solver import AbstractSolver
+from ._stopping import DEFAULT_RTOL, Tolerance, check_norm, clamp_rtol
+from .adjoints import Implicit
+
+
+def make_iteration(
+    solver: Any, rtol: float | None, atol: float, norm: str, max_steps: int, precision: Precision
+) -> Iteration:
+    """Check the options of a solve and put them together.
+
+    Raises:
+        InputError: an option is unknown or out of range.
+    """
+    if not isinstance(solver, AbstractSolver):
+        raise InputError(
+            f"expected solver to be an fpicore solver such as Anderson(), received {solver!r}"
+        )
+    if not _is_frozen(solver):
+        raise InputError(
+            f"expected the solver to be a frozen dataclass, received {type(solver).__qualname__}; "
+            "decorate it with @dataclass(frozen=True) and keep what changes in its state"
+        )
+    check_norm(norm)
+    steps = check_count("max_steps", max_steps, 1)
+    floor = check_nonnegative("atol", atol)
+    wanted = DEFAULT_RTOL if rtol is None else check_nonnegative("rtol", rtol)
+    possible = clamp_rtol(wanted, precision)
+    if possible > wanted:
+        if wanted == 0.0 and floor > 0.0:
+            possible = 0.0  # a purely absolute test was asked for
+        elif rtol is not None:
+            warnings.warn(
+                f"expected rtol >= {possible:.2g}, the finest that a state of precision "
+                f"{precision.eps:.2g} resolves, received rtol={rtol!r}; {possible:.2g} is used. "
+                "Use a wider dtype or a larger rtol",
+                PrecisionWarning,
+                stacklevel=3,
+            )
+    return Iteration(solver, Tolerance(possible, floor, norm, precision), steps)
+
+
+def make_adjoint(adjoint: Any) -> AbstractAdjoint:
+    """The adjoint, or the default one; `InputError` if it is none."""
+    if adjoint is None:
+        return _IMPLICIT
+    if not isinstance(adjoint, AbstractAdjoint):
+        raise InputError(
+            f"expected adjoint to be an fpicore adjoint such as Implicit(), received {adjoint!r}"
+        )
+    return adjoint
+
+
+def make_pull_back(adjoint: Any) -> AbstractPullBack:
+    """The adjoint, which must be one that solves or approximates the adjoint equation."""
+    made = make_adjoint(adjoint)
+    if not isinstance(made, AbstractPullBack):
+        raise InputError(
+            f"expected an adjoint such as Implicit() or Neumann(), received {made!r}, which "
+            "differentiates an iteration, and there is none here"
+        )
+    return made
+
+
+def finish(backend: Backend, results: Results, stats: Stats, on_failure: str, what: str) -> None:
+    """Warn or raise on failure, where the outcome is known."""
+    if backend.is_concrete(results):
+        report_failure(results, stats, on_failure, what, stacklevel=4)
+    elif on_failure == "raise":
+        raise InputError(
+            'expected on_failure to be "warn" or "ignore" in traced code, where the status is '
+            'data, received "raise"; read solution.result, or call outside of the trace'
+        )
+
+
+def given(option: Any, default: Any) -> Any:
+    """The option, or the default where it is None."""
+    return default if option is None else option
+
+
+def _is_frozen(solver: Any) -> bool:
+    """Whether traced code may be cached on it."""
+    parameters = getattr(solver, "__dataclass_params__", None)
+    return parameters is not None and parameters.frozen
+
+
+_IMPLICIT = Implicit()

@@ -1,0 +1,7 @@
+"""Gradient strategies, swapped by one argument: mathematics over products with J and Jᵀ."""
+
+from .implicit import Implicit
+from .truncated import Neumann, OneStep, Phantom
+from .unrolled import Unrolled
+
+__all__ = ["Implicit", "Neumann", "OneStep", "Phantom", "Unrolled"]
