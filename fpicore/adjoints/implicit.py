@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .. import _tree as tree
@@ -28,9 +29,11 @@ class Implicit(AbstractPullBack):
         solver: any fpicore solver; None takes the solver of the forward pass.
         fallback: the solver that goes on, from the best g so far, for those systems that
             ``solver`` did not bring to convergence; None gives up.
-        reuse: start from v times the inverse Jacobian that the forward solver has estimated
-            (Anderson, Broyden), instead of from v. Keeps the forward solver's memory until the
-            backward pass. Ramzi et al., arXiv 2106.00553 (SHINE), who stop at that estimate.
+        reuse: precondition with P, the inverse of I − Jᵀ that the forward solver (Anderson,
+            Broyden) has estimated on its way: solve g = g + P (Jᵀg + v − g) from g = Pv first,
+            then the equation itself from there, which certifies. Saves a sixth to a third of the
+            products where P is good; keeps the forward solver's memory until the backward pass.
+            The estimate is that of Ramzi et al., arXiv 2106.00553 (SHINE), who stop at Pv.
         rtol: stop when ‖Jᵀg + v − g‖ ≤ rtol·‖v‖, per system; None takes the forward rtol,
             or 1e-4 where that is 0.
         max_steps: most solver steps; None takes the forward max_steps. The fallback has as many
@@ -89,14 +92,15 @@ class Implicit(AbstractPullBack):
         first = self._iteration(forward.iteration)
         size = _safe_size(ops, first.tolerance, v)
         unit = tree.scale(ops, 1.0 / size, v)
-        start = unit
-        if self.reuse:
-            start = _estimate(ops, forward, unit, tangent)
 
         def equation(g: Leaves) -> Leaves:
             return tree.add(product(g), unit)
 
-        carry = first.iterate(ops, equation, start)
+        if self.reuse:
+            estimate = partial(_estimate, ops, forward, tangent)
+            carry = _preconditioned(ops, first, equation, unit, estimate)
+        else:
+            carry = first.iterate(ops, equation, unit)
         if self.fallback is not None:
             second = Iteration(self.fallback, first.tolerance, first.max_steps)
             carry = _go_on(ops, second, equation, carry)
@@ -122,15 +126,35 @@ def _safe_size(ops: Ops, tolerance: Tolerance, v: Leaves) -> Number:
     return ops.xp.where(size < float("inf"), size, ops.scalar(1.0))
 
 
-def _estimate(ops: Ops, forward: Forward, v: Leaves, tangent: bool) -> Leaves:
-    """v times the estimated inverse; v itself where the solver has none or it is not finite."""
+def _preconditioned(
+    ops: Ops,
+    iteration: Iteration,
+    equation: Product,
+    unit: Leaves,
+    estimate: Product,
+) -> Carry:
+    """Two solves: of the preconditioned equation, then of the equation from the answer.
+
+    The first measures P times the residual, which may be small where the residual is not, so it
+    certifies nothing; the second usually needs the one product that does.
+    """
+
+    def shifted(g: Leaves) -> Leaves:
+        return tree.add(g, estimate(tree.subtract(equation(g), g)))
+
+    first = iteration.iterate(ops, shifted, estimate(unit))
+    solved = first.codes == float(Result.CONVERGED)
+    second = iteration.iterate(ops, equation, tree.select(ops, solved, first.value, unit))
+    return second._replace(step=first.step + second.step, steps=first.steps + second.steps)
+
+
+def _estimate(ops: Ops, forward: Forward, tangent: bool, v: Leaves) -> Leaves:
+    """Pv; v itself for a system where the solver has no estimate or it is not finite."""
     found = forward.iteration.solver.inverse(ops, forward.memory, v, tangent)
     return tree.select(ops, ops.xp.isfinite(tree.peak(ops, found)), found, v)
 
 
-def _go_on(
-    ops: Ops, second: Iteration, equation: Callable[[Leaves], Leaves], first: Carry
-) -> Carry:
+def _go_on(ops: Ops, second: Iteration, equation: Product, first: Carry) -> Carry:
     """The first solve, with its failed systems taken up by a second one where that gets nearer.
 
     The others do not iterate, so where nothing failed the second loop costs traced code nothing.

@@ -107,8 +107,8 @@ class _Series:
         """One more term; f is Jᵀ times the newest."""
         term = f
         if self.damping != 1.0:
-            kept = tree.scale(ops, ops.scalar(1.0 - self.damping), carry.z)
-            term = tree.add(kept, tree.scale(ops, ops.scalar(self.damping), f))
+            pairs = zip(carry.z, f, strict=True)
+            term = tuple([(1.0 - self.damping) * z + self.damping * jz for z, jz in pairs])
         return _Sum(term, tree.add(carry.total, term), carry.products + 1.0)
 
 
@@ -121,7 +121,7 @@ def truncated_series(
         carry = ops.loop(product, _Series(terms - 1, damping), carry)
     total = carry.total
     if damping != 1.0:
-        total = tree.scale(ops, ops.scalar(damping), total)
+        total = tuple([damping * leaf for leaf in total])
     unknown = ops.report(ops.numbers(v[0], float("nan")))
     codes = ops.numbers(v[0], float(Result.TRUNCATED))
     stats = Stats(

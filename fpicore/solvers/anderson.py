@@ -82,6 +82,24 @@ class Anderson(AbstractSolver):
             z = tree.subtract(z, excess)
         return z, _State(values, residuals, gram, state.count + 1, mixed, point.error)
 
+    def inverse(self, ops: Ops, state: _State, v: Leaves, tangent: bool) -> Leaves:
+        """v + F K Rᵀv, the inverse that type II implies, or its transpose v + R K Fᵀv.
+
+        The columns of F and R are the stored values and residuals, and K maps b to the β that
+        minimises ‖Rβ + r‖ with Rᵀr = b, subject to Σ β_i = 0.
+        """
+        xp, length = ops.xp, self.history + 1
+        near, far = state.residuals, state.values
+        if not tangent:
+            near, far = far, near
+        filled = xp.indicator(xp.arange(length) < state.count)
+        ridge = max(self.regularization, 16.0 * ops.eps)
+        matrix = state.gram * (1.0 + ridge * xp.eye(length))
+        x = ops.solve(matrix, tree.project(ops, near, v) * filled)
+        y = ops.solve(matrix, filled)
+        beta = column(ops, xp.sum(x) / xp.sum(y)) * y - x
+        return tree.add(v, tree.combine(ops, beta, far, v))
+
     def _weights(self, ops: Ops, gram: Number, filled: Number) -> tuple[Number, Number]:
         """α, zero for empty slots, and whether it is finite, per system."""
         ridge = max(self.regularization, 16.0 * ops.eps)

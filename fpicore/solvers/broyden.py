@@ -89,6 +89,20 @@ class Broyden(AbstractSolver):
         products = products / column(ops, pivot) + xp.matvec(state.gram, weights)
         return tree.add(point.z, s), self._append(ops, state, s, products, kept, r)
 
+    def inverse(self, ops: Ops, state: _State, v: Leaves, tangent: bool) -> Leaves:
+        """−Hv = v + Σ_j b_j c_j with c = T Sᵀv, or its transpose v + S Tᵀ Bᵀv.
+
+        The newest step has no b yet and is left out.
+        """
+        xp = ops.xp
+        known = 1.0 - xp.indicator(one_hot(ops, state.last, self._slots))
+        products = tree.project(ops, state.steps, v)
+        if tangent:
+            weights = xp.roll(xp.matvec(state.transfer, products) * known, 1)
+        else:
+            weights = xp.matvec(xp.transpose(state.transfer), xp.roll(products, -1) * known)
+        return tree.add(v, tree.combine(ops, weights, state.steps, v))
+
     def _append(
         self, ops: Ops, state: _State, s: Leaves, products: Number, kept: Number, r: Leaves
     ) -> _State:
