@@ -26,7 +26,7 @@ from ._reporting import report_failure
 from ._solution import Backward, Result, Results, Solution, Stats
 from ._solver import AbstractSolver, Point
 from ._tree import Leaves, flatten, flatten_like, map_leaves
-from .adjoints import Implicit, Neumann, OneStep, Phantom, Unrolled
+from .adjoints import Implicit, Neumann, OneStep, Phantom, Reversible, Unrolled
 from .solvers import Anderson, Broyden, Picard
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "Process",
     "Result",
     "Results",
+    "Reversible",
     "Solution",
     "Stats",
     "Unrolled",

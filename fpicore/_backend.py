@@ -34,6 +34,13 @@ class Backend(Structure, Protocol):
         """
         ...
 
+    def reverse(self, problem: Problem, iteration: Iteration, sweep: Any) -> Outcome:
+        """Iterate, and register ``sweep`` as the pull-back to z0, args and closures.
+
+        ``iteration`` is the `ReversibleIteration`, ``sweep`` the `Reversible` that asked for it.
+        """
+        ...
+
     def solve_adjoint(
         self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack
     ) -> tuple[Leaves, Results, Stats]:

@@ -33,8 +33,9 @@ _MESSAGES = {
     "Anderson, or Picard with damping < 1), or the map is expansive (try Anderson or Broyden); set "
     "atol if f(z) tends to 0",
     Result.TRUNCATED: "a fixed number of terms was taken, as asked; nothing was measured",
-    Result.INACCURATE: "the given point is not a fixed point to this tolerance; solve for it more "
-    "tightly, or pass a larger rtol or atol if its derivative may be as inaccurate",
+    Result.INACCURATE: "the point misses its equation by more than the tolerance: a given fixed "
+    "point was solved for too loosely (tighten that, or pass a larger rtol or atol), or rounding "
+    "grew while an iteration was run backwards (smaller damping, fewer steps or float64)",
 }
 
 

@@ -107,11 +107,10 @@ def test_truncated_series_reports_its_products(
     assert np.isnan(lab.numpy(record.stats.residual)).all()
 
 
+@pytest.mark.modes("eager", "graph", "xla")
 @pytest.mark.parametrize("checkpoint", [False, True, 3])
 def test_unrolled_picard(lab: Lab, mode: str, checkpoint: Any) -> None:
     """The derivative of the iterate, not of the fixed point, and that for z0 as well."""
-    if mode == "eager" and lab.name == "jax":
-        pytest.skip("a scan is compiled either way")
     steps, damping = 6, 0.7
     start = np.linspace(-1.0, 1.0, 5)
     z, by_theta, by_start = start, np.zeros((5, 5)), np.eye(5)
@@ -134,10 +133,9 @@ def test_unrolled_picard(lab: Lab, mode: str, checkpoint: Any) -> None:
     np.testing.assert_allclose(found[1], COTANGENT @ by_start, rtol=1e-12)
 
 
-@pytest.mark.modes("eager", "graph")
 @pytest.mark.parametrize("checkpoint", [False, 2])
 @pytest.mark.parametrize("solver", [Anderson(3), Broyden(4)], ids=lambda s: s.name)
-def test_unrolled_solvers(lab: Lab, mode: str, solver: Any, checkpoint: Any) -> None:
+def test_unrolled_solvers(lab: Lab, solver: Any, checkpoint: Any) -> None:
     """Against central differences of the same program on NumPy."""
 
     def run(theta: np.ndarray) -> float:
@@ -149,14 +147,13 @@ def test_unrolled_solvers(lab: Lab, mode: str, solver: Any, checkpoint: Any) -> 
     options: Any = {"solver": solver, "max_steps": 5, "rtol": 1e-12, "on_failure": "ignore"}
     differences = [(run(THETA + 1e-5 * e) - run(THETA - 1e-5 * e)) / 2e-5 for e in np.eye(5)]
     found, _ = lab.gradient(
-        loss(lab, Unrolled(checkpoint), **options), THETA, np.zeros(5), mode=mode
+        loss(lab, Unrolled(checkpoint), **options), THETA, np.zeros(5), mode=lab.swift
     )
     np.testing.assert_allclose(found, differences, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.modes("eager", "jit", "graph")
 @pytest.mark.parametrize("solver", [Anderson(), Broyden()], ids=lambda s: s.name)
-def test_reused_factors_save_products(lab: Lab, mode: str, solver: Any) -> None:
+def test_reused_factors_save_products(lab: Lab, solver: Any) -> None:
     random = np.random.default_rng(5)
     weight = random.standard_normal((60, 60))
     weight *= 1.2 / np.abs(np.linalg.eigvals(weight)).max()
@@ -178,7 +175,7 @@ def test_reused_factors_save_products(lab: Lab, mode: str, solver: Any) -> None:
             )
             return lab.xp.sum(v * sol.value)
 
-        (gradient,) = lab.gradient(of, theta, mode=mode)
+        (gradient,) = lab.gradient(of, theta, mode=lab.swift)
         lab.wait()
         ((results, stats),) = told
         assert results.flat() == [Result.CONVERGED]

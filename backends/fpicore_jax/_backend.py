@@ -25,6 +25,7 @@ from fpicore import (
 
 from ._autodiff import attach, close
 from ._ops import JaxOps, JaxRecordedOps
+from ._reversed import reversed_solve
 
 
 def _check_array(leaf: Any, what: str) -> None:
@@ -92,6 +93,14 @@ class JaxBackend:
         ops = self.ops(problem.leaves, problem.batch_ndim)
         recorded = JaxRecordedOps(ops.batch_ndim, ops.eps, ops.dtype, True, segment)
         z, results, stats, _ = iteration.run(recorded, problem.map, problem.leaves)
+        aux = problem.evaluate(z)[1] if problem.has_aux else None
+        return z, results, lax.stop_gradient(stats), aux, None
+
+    def reverse(self, problem: Problem, iteration: Iteration, sweep: Any) -> Outcome:
+        """A custom_vjp over z0 and all that f closes over."""
+        f, constants = close(problem.map, problem.leaves)
+        make_ops = partial(self.ops, problem.leaves, problem.batch_ndim)
+        z, results, stats = reversed_solve(f, problem.leaves, constants, make_ops, iteration, sweep)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, lax.stop_gradient(stats), aux, None
 

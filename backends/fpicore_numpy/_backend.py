@@ -66,6 +66,10 @@ class NumPyBackend:
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, stats, aux, None
 
+    def reverse(self, problem: Problem, iteration: Iteration, sweep: Any) -> Outcome:
+        """Solve; there is nothing to register."""
+        return self.unroll(problem, iteration, None)
+
     def solve_adjoint(
         self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack
     ) -> tuple[Leaves, Results, Stats]:

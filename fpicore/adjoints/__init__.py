@@ -1,7 +1,17 @@
 """Gradient strategies, swapped by one argument: mathematics over products with J and Jᵀ."""
 
 from .implicit import Implicit
+from .reversible import Reversible, ReversibleIteration, Track
 from .truncated import Neumann, OneStep, Phantom
 from .unrolled import Unrolled
 
-__all__ = ["Implicit", "Neumann", "OneStep", "Phantom", "Unrolled"]
+__all__ = [
+    "Implicit",
+    "Neumann",
+    "OneStep",
+    "Phantom",
+    "Reversible",
+    "ReversibleIteration",
+    "Track",
+    "Unrolled",
+]
