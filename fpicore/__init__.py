@@ -23,12 +23,14 @@ from ._ops import Ops, Precision, Process, accumulation_eps, precision_of
 from ._problem import Problem
 from ._reporting import report_failure
 from ._solution import Backward, Result, Results, Solution, Stats
-from ._solver import AbstractSolver, Point
+from ._solver import AbstractLinearSolver, AbstractSolver, Expansion, Point
 from ._tree import Leaves, flatten, flatten_like
-from .solvers import Anderson, Broyden, Picard
+from .solvers import GMRES, Anderson, Broyden, Picard
 
 __all__ = [
+    "GMRES",
     "AbstractAdjoint",
+    "AbstractLinearSolver",
     "AbstractSolver",
     "Anderson",
     "Backend",
@@ -37,6 +39,7 @@ __all__ = [
     "ConvergenceError",
     "ConvergenceWarning",
     "DerivativeError",
+    "Expansion",
     "FixedPointError",
     "HostNamespace",
     "HostNumbers",

@@ -13,11 +13,12 @@ from typing import Any
 from . import _tree as tree
 from ._errors import InputError
 from ._iterate import Iteration
+from ._linear import LinearIteration
 from ._ops import Ops
 from ._options import as_number, check_count
 from ._reporting import check_on_failure, report_failure
 from ._solution import Results, Stats
-from ._solver import AbstractSolver
+from ._solver import AbstractLinearSolver, AbstractSolver
 from ._stopping import DEFAULT_RTOL, Tolerance, clamp_rtol
 from ._tree import Leaves
 
@@ -57,7 +58,7 @@ class Implicit(AbstractAdjoint):
     so with Anderson or Broyden also where the spectral radius of J exceeds 1.
 
     Attributes:
-        solver: any fpicore solver; None takes the solver of the forward pass.
+        solver: any fpicore solver, `GMRES` among them; None takes the solver of the forward pass.
         rtol: stop when ‖Jᵀg + v − g‖ ≤ rtol·‖v‖, per system; None takes the forward rtol,
             or 1e-4 where that is 0.
         max_steps: most solver steps; None takes the forward max_steps.
@@ -73,7 +74,7 @@ class Implicit(AbstractAdjoint):
         InputError: an attribute is not usable.
     """
 
-    solver: AbstractSolver | None = None
+    solver: AbstractSolver | AbstractLinearSolver | None = None
     rtol: float | None = None
     max_steps: int | None = None
     order: int = 1
@@ -81,7 +82,9 @@ class Implicit(AbstractAdjoint):
     callback: Callable[[Results, Stats], Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.solver is not None and not isinstance(self.solver, AbstractSolver):
+        if self.solver is not None and not isinstance(
+            self.solver, (AbstractSolver, AbstractLinearSolver)
+        ):
             raise InputError(
                 f"expected solver to be an fpicore solver or None, received {self.solver!r}"
             )
@@ -97,24 +100,27 @@ class Implicit(AbstractAdjoint):
     def pull_back(
         self, ops: Ops, vjp: Product, v: Leaves, forward: Iteration
     ) -> tuple[Leaves, Results, Stats]:
-        """Solve g = vjp(g) + v, scaled to a right-hand side of unit norm; starts at g = v.
+        """Solve g = vjp(g) + v, scaled to a right-hand side of unit norm.
 
-        The scaling makes the answer proportional to v even where squares of v underflow. The
-        residual and tolerance that are returned are relative to ‖v‖.
+        It starts at g = v, a linear solver at g = 0. The scaling makes the answer proportional
+        to v even where squares of v underflow. The residual and tolerance that are returned are
+        relative to ‖v‖.
         """
         precision = forward.tolerance.precision
         rtol = self.rtol or forward.tolerance.rtol or DEFAULT_RTOL
         relative = clamp_rtol(rtol, precision)  # the right-hand side has unit norm
         stopping = Tolerance(0.0, relative, forward.tolerance.norm, precision)
-        iteration = Iteration(
-            solver=forward.solver if self.solver is None else self.solver,
-            tolerance=stopping,
-            max_steps=forward.max_steps if self.max_steps is None else self.max_steps,
-        )
+        solver = forward.solver if self.solver is None else self.solver
+        max_steps = forward.max_steps if self.max_steps is None else self.max_steps
         size = stopping.measure(ops, v)
         # The reciprocal of a subnormal size would overflow.
         size = ops.xp.where(size >= precision.smallest, size, ops.scalar(precision.smallest))
         size = ops.xp.where(size < float("inf"), size, ops.scalar(1.0))
         unit = tree.scale(ops, 1.0 / size, v)
-        g, results, stats = iteration.run(ops, lambda g: tree.add(vjp(g), unit), unit)
+        if isinstance(solver, AbstractLinearSolver):
+            linear = LinearIteration(solver, stopping, max_steps)
+            g, results, stats = linear.run(ops, vjp, unit)
+        else:
+            iteration = Iteration(solver, stopping, max_steps)
+            g, results, stats = iteration.run(ops, lambda g: tree.add(vjp(g), unit), unit)
         return tree.scale(ops, size, g), results, stats

@@ -13,7 +13,7 @@ from ._options import check_count, check_nonnegative
 from ._problem import make_problem
 from ._reporting import check_on_failure, report_failure
 from ._solution import Results, Solution, Stats
-from ._solver import AbstractSolver
+from ._solver import AbstractLinearSolver, AbstractSolver
 from ._stopping import DEFAULT_RTOL, Tolerance, check_norm, clamp_rtol
 
 
@@ -162,6 +162,12 @@ def make_iteration(
     Raises:
         InputError: an option is unknown or out of range.
     """
+    if isinstance(solver, AbstractLinearSolver):
+        raise InputError(
+            f"expected a solver of nonlinear equations, such as Anderson() or Broyden(), received "
+            f"{solver!r}, which solves linear ones; pass it as "
+            f"adjoint=Implicit(solver={type(solver).__name__}())"
+        )
     if not isinstance(solver, AbstractSolver):
         raise InputError(
             f"expected solver to be an fpicore solver such as Anderson(), received {solver!r}"

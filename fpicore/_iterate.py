@@ -131,11 +131,15 @@ class Iteration:
 
         One evaluation of f a step, and one more that certifies the last iterate.
         """
-        carry = ops.loop(f, self, self.start(ops, z))
-        stats = Stats(
-            steps=ops.report(carry.steps, integer=True),
-            evaluations=ops.report(carry.step, integer=True),
-            residual=ops.report(carry.error),
-            tolerance=ops.report(carry.tolerance),
-        )
-        return carry.value, Results(ops.report(carry.codes, integer=True)), stats
+        return outcome(ops, ops.loop(f, self, self.start(ops, z)))
+
+
+def outcome(ops: Ops, carry: Any) -> tuple[Leaves, Results, Stats]:
+    """What the last carry of a loop says to the caller."""
+    stats = Stats(
+        steps=ops.report(carry.steps, integer=True),
+        evaluations=ops.report(carry.step, integer=True),
+        residual=ops.report(carry.error),
+        tolerance=ops.report(carry.tolerance),
+    )
+    return carry.value, Results(ops.report(carry.codes, integer=True)), stats

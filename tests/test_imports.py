@@ -29,7 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "_reporting": STATE,
     "_iterate": LOOP,
     "_problem": LOOP | {"_backend"},
-    "_adjoint": LOOP | {"_iterate"},
+    "_linear": LOOP | {"_iterate"},
+    "_adjoint": LOOP | {"_iterate", "_linear"},
     "_backend": LOOP | {"_iterate", "_adjoint", "_problem"},
     "_fixed_point": LOOP | {"_iterate", "_adjoint", "_problem", "_backend"},
 }
