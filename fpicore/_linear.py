@@ -67,13 +67,14 @@ class LinearIteration:
         error = self.tolerance.measure(ops, v)
         tolerance = self.tolerance.threshold(ops, v)
         active = (error > tolerance) & (error < _INF)
+        zero = tree.combine(ops, ops.numbers(v[0], 0.0, (1,)), tree.history(ops, v, 1), v)
+        vector, memory = self.solver.init(ops, tree.select(ops, active, v, zero))
         # Where v is not finite no g is: the answer must not be a harmless zero.
-        zero = tree.select(ops, error < _INF, tree.subtract(v, v), v)
-        vector, memory = self.solver.init(ops, v)
+        value = tree.select(ops, error < _INF, zero, v)
         codes = ops.xp.where(error <= tolerance, _CONVERGED, _NONFINITE)
         unknown = ops.numbers(v[0], float(Result.MAX_STEPS))
         return LinearCarry(
-            z=tree.select(ops, active, vector, zero),
+            z=tree.select(ops, active, vector, value),
             memory=memory,
             step=ops.scalar(0.0),
             active=active,
@@ -81,7 +82,7 @@ class LinearIteration:
             right=v,
             origin=zero,
             size=self._size(ops, v, error),
-            value=zero,
+            value=value,
             error=error,
             tolerance=tolerance,
             steps=ops.xp.where(active, float(self.max_steps), ops.numbers(v[0], 0.0)),

@@ -31,6 +31,14 @@ class _State(NamedTuple):
     residual: Leaves
 
 
+_NOISE = 16.0
+"""What is left of an image after projection is rounding below this many units of it."""
+
+_SINGULAR = 256.0
+"""A column whose diagonal in R is below this many units of it would add rounding, magnified, to
+the iterate: more than its share of the residual."""
+
+
 @dataclass(frozen=True)
 class GMRES(AbstractLinearSolver):
     """GMRES(restart): the g of the Krylov space that minimises ‖v − A g‖₂, A = I − Jᵀ.
@@ -41,7 +49,7 @@ class GMRES(AbstractLinearSolver):
     pseudoinverse is H̄⁺ ← H̄⁺ + (e_k − H̄⁺h) uᵀ/√(τ² + η²), t ← c e_{k+1} − s t, and the residual
     γ t follows with γ ← −s γ: no product is spent on it. g = g₀ + Q H̄⁺ β e₁ is formed at the end
     of a cycle only, its coefficients refined once by H̄. Saad and Schultz, SIAM J. Sci. Stat.
-    Comput. 7 (1986), 856, algorithm 4; Giraud et al., Numer. Math. 101 (2005), 87, for why twice
+    Comput. 7 (1986), 856, GMRES(m); Giraud et al., Numer. Math. 101 (2005), 87, for why twice
     is enough.
 
     It solves linear equations: pass it as ``adjoint=Implicit(solver=GMRES())``. The inner product
@@ -100,7 +108,8 @@ class GMRES(AbstractLinearSolver):
             size=xp.where(mask, size, state.size),
             residual=tree.select(ops, mask, residual, state.residual),
         )
-        return tree.scale(ops, xp.reciprocal(size), residual), new
+        positive = xp.where(size > 0.0, size, ops.scalar(1.0))
+        return tree.scale(ops, xp.reciprocal(positive), residual), new
 
     def expand(self, ops: Ops, vector: Leaves, image: Leaves, state: _State) -> Expansion:
         """One Arnoldi step and one rotation."""
@@ -111,12 +120,12 @@ class GMRES(AbstractLinearSolver):
         used = state.used + here
         h, rest = self._orthogonalise(ops, basis, used, image)
         below = xp.sqrt(tree.dot(ops, rest, rest))
-        noise = ops.eps * xp.sqrt(xp.sum(h * h) + below * below)
-        invariant = xp.logical_not(below > noise)
+        rounding = ops.eps * xp.sqrt(xp.sum(h * h) + below * below)
+        invariant = xp.logical_not(below > _NOISE * rounding)
         below = xp.where(invariant, zero, below)
         q = tree.scale(ops, xp.where(invariant, zero, xp.reciprocal(below)), rest)
         state = state._replace(basis=basis, count=state.count + 1.0, used=used)
-        state = self._rotate(ops, state, here, h, below, noise, q)
+        state = self._rotate(ops, state, here, h, below, _SINGULAR * rounding, q)
         full = xp.sum(used) >= self.restart
         stalled = xp.logical_not(xp.abs(state.size) < xp.sum(state.right))
         return Expansion(q, state.residual, full, invariant | (full & stalled), state)
@@ -128,16 +137,19 @@ class GMRES(AbstractLinearSolver):
         here: Number,
         h: Number,
         below: Number,
-        noise: Number,
+        least: Number,
         q: Leaves,
     ) -> _State:
-        """The least-squares problem with one more column: h, and ``below`` in the row of q."""
+        """The least-squares problem with one more column: h, and ``below`` in the row of q.
+
+        The column is left out where its diagonal in R is below ``least``.
+        """
         xp = ops.xp
         there = xp.indicator(one_hot(ops, state.count % self._slots, self._slots))
         tau = xp.sum(state.tail * h)
         radius = xp.sqrt(tau * tau + below * below)
-        # Without a radius A is singular on the space: the column is left out.
-        sound = radius > noise
+        # Without a radius A is singular on the space.
+        sound = radius > least
         inverse = xp.where(sound, xp.reciprocal(radius), ops.scalar(0.0))
         c, s = tau * inverse, xp.where(sound, below * inverse, ops.scalar(1.0))
         cosine, sine = column(ops, c), column(ops, s)
