@@ -82,6 +82,7 @@ def test_three_eigenvalues_take_three_products(lab: Lab) -> None:
     np.testing.assert_allclose(value - jacobian @ value, 1.0, rtol=1e-9)
 
 
+@pytest.mark.only("numpy", "torch")
 def test_iterates_minimise_the_residual(lab: Lab) -> None:
     """After k products the residual is the least that the Krylov space of dimension k allows."""
     jacobian, v, _ = definite(n=12)
