@@ -34,8 +34,6 @@ class LinearCarry(NamedTuple):
     """The right-hand side v."""
     origin: Leaves
     """The iterate that the solver's cycle began from."""
-    size: Number
-    """‖v − A g‖ of the last iterate on trial, in the norm that the solver decreases."""
     value: Leaves
     """The iterate to return: the converged one, or the best so far."""
     error: Number
@@ -81,7 +79,6 @@ class LinearIteration:
             trial=ops.numbers(v[0], 0.0) > 1.0,
             right=v,
             origin=zero,
-            size=self._size(ops, v, error),
             value=value,
             error=error,
             tolerance=tolerance,
@@ -140,18 +137,16 @@ class LinearIteration:
         """Record what the true residual says of the iterates on trial."""
         xp, step = ops.xp, c.step
         error = self.tolerance.measure(ops, residual)
-        size = self._size(ops, residual, error)
         met = error <= c.tolerance
+        better = error < c.error
         # A cycle depends on its residual alone: one that gained nothing would only be repeated.
-        going = c.trial & (error > c.tolerance) & (size < c.size)
-        settled = c.trial & xp.logical_not(going)
-        accept = c.trial & (met | (error < c.error))
+        settled = c.trial & (met | xp.logical_not(better))
+        accept = c.trial & (met | better)
         verdict = xp.where(met, _CONVERGED, xp.where(error < _INF, _STAGNATED, _NONFINITE))
         # Another step needs a product to expand with and one to certify.
         stopped = c.trial & (settled | (step + 2 > self.max_steps))
         return c._replace(
             active=c.active & xp.logical_not(stopped),
-            size=xp.where(c.trial, size, c.size),
             value=tree.select(ops, accept, c.z, c.value),
             error=xp.where(accept, error, c.error),
             steps=xp.where(stopped, step, c.steps),
@@ -166,12 +161,6 @@ class LinearIteration:
             return tree.select(ops, ended, there, origin)
 
         return ops.cond(ops.xp.any(ended), moved, lambda: origin)
-
-    def _size(self, ops: Ops, residual: Leaves, error: Number) -> Number:
-        """‖residual‖₂ up to a constant factor; a linear solver need not decrease the maximum."""
-        if self.tolerance.norm != "max":
-            return error
-        return self.tolerance._replace(norm="l2").measure(ops, residual)
 
     def run(self, ops: Ops, product: Any, v: Leaves) -> tuple[Leaves, Results, Stats]:
         """Solve g = product(g) + v from g = 0, with product(g) = Jᵀg."""

@@ -56,8 +56,9 @@ def test_singular_but_consistent(lab: Lab) -> None:
 )
 def test_singular_and_inconsistent(lab: Lab, jacobian: np.ndarray, least: float) -> None:
     """The residual cannot vanish: its least norm is reported, with a status."""
-    value, code, _, residual = outcome(lab, solve(lab, jacobian, np.ones(N)))
+    value, code, steps, residual = outcome(lab, solve(lab, jacobian, np.ones(N)))
     assert code == Result.STAGNATED
+    assert steps <= 2 * N + 1  # a cycle, another that gains nothing, and their certificates
     assert residual == pytest.approx(least, rel=1e-6)
     assert np.abs(value).max() < 1e3
 
