@@ -106,7 +106,8 @@ def count(seed: int, rtol: float, restart: int = RESTART) -> Count:
     residual = float(np.linalg.norm(v - operator @ sol.value) / np.linalg.norm(v))
     assert sol.stats.evaluations == calls[0]
     assert not failed, f"choose the suite so that SciPy solves it: {family.__name__}, seed {seed}"
-    return Count(f"{family.__name__[1:]} {n} (seed {seed})", *calls, residual, bool(sol.converged))
+    name = f"{family.__name__[1:]} {n} (seed {seed})"
+    return Count(name, calls[0], calls[1], residual, bool(sol.converged))
 
 
 @pytest.mark.parametrize("rtol", [1e-4, 1e-8])
