@@ -19,18 +19,20 @@ from ._errors import (
     PrecisionWarning,
 )
 from ._host import HostNamespace, HostNumbers
-from ._iterate import Iteration
+from ._iterate import Iteration, outcome
 from ._ops import Ops, Precision, Process, accumulation_eps, precision_of
 from ._problem import Problem
 from ._reporting import report_failure
 from ._solution import Backward, Result, Results, Solution, Stats
-from ._solver import AbstractSolver, Point
+from ._solver import AbstractLinearSolver, AbstractSolver, Expansion, Point
 from ._tree import Leaves, flatten, flatten_like, map_leaves
 from .adjoints import Implicit, Neumann, OneStep, Phantom, Reversible, Unrolled
-from .solvers import Anderson, Broyden, Picard
+from .solvers import GMRES, Anderson, Broyden, Picard
 
 __all__ = [
+    "GMRES",
     "AbstractAdjoint",
+    "AbstractLinearSolver",
     "AbstractPullBack",
     "AbstractSolver",
     "Anderson",
@@ -40,6 +42,7 @@ __all__ = [
     "ConvergenceError",
     "ConvergenceWarning",
     "DerivativeError",
+    "Expansion",
     "FixedPointError",
     "Forward",
     "Functions",
@@ -73,6 +76,7 @@ __all__ = [
     "flatten",
     "flatten_like",
     "map_leaves",
+    "outcome",
     "precision_of",
     "report_failure",
 ]

@@ -11,7 +11,7 @@ from ._ops import Precision
 from ._options import check_count, check_nonnegative
 from ._reporting import report_failure
 from ._solution import Results, Stats
-from ._solver import AbstractSolver
+from ._solver import AbstractLinearSolver, AbstractSolver
 from ._stopping import DEFAULT_RTOL, Tolerance, check_norm, clamp_rtol
 from .adjoints import Implicit
 
@@ -24,6 +24,12 @@ def make_iteration(
     Raises:
         InputError: an option is unknown or out of range.
     """
+    if isinstance(solver, AbstractLinearSolver):
+        raise InputError(
+            f"expected a solver of nonlinear equations, such as Anderson() or Broyden(), received "
+            f"{solver!r}, which solves linear ones; pass it as "
+            f"adjoint=Implicit(solver={type(solver).__name__}())"
+        )
     if not isinstance(solver, AbstractSolver):
         raise InputError(
             f"expected solver to be an fpicore solver such as Anderson(), received {solver!r}"

@@ -144,18 +144,7 @@ class Iteration:
 
     def run(self, ops: Ops, f: Map, z: Leaves) -> Run:
         """Iterate, and say how it went in the user's terms."""
-        return self.report(ops, self.iterate(ops, f, z))
-
-    def report(self, ops: Ops, carry: Carry) -> Run:
-        """What the user sees of a carry."""
-        stats = Stats(
-            steps=ops.report(carry.steps, integer=True),
-            evaluations=ops.report(carry.step, integer=True),
-            residual=ops.report(carry.error),
-            tolerance=ops.report(carry.tolerance),
-        )
-        results = Results(ops.report(carry.codes, integer=True))
-        return Run(carry.value, results, stats, carry.memory)
+        return outcome(ops, self.iterate(ops, f, z))
 
 
 @dataclass(frozen=True)
@@ -179,3 +168,14 @@ class Inspection(Iteration):
             error=error,
             codes=ops.xp.where(poor, float(Result.INACCURATE), judged.codes),
         )
+
+
+def outcome(ops: Ops, carry: Any) -> Run:
+    """What the last carry of a loop says to the caller."""
+    stats = Stats(
+        steps=ops.report(carry.steps, integer=True),
+        evaluations=ops.report(carry.step, integer=True),
+        residual=ops.report(carry.error),
+        tolerance=ops.report(carry.tolerance),
+    )
+    return Run(carry.value, Results(ops.report(carry.codes, integer=True)), stats, carry.memory)

@@ -1,4 +1,4 @@
-"""The solver contract: a frozen record of options and two pure functions."""
+"""The contracts of solvers: a frozen record of options and a few pure functions."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
@@ -46,3 +46,44 @@ class AbstractSolver(ABC):
         """
         del ops, state, tangent
         return v
+
+
+class Expansion(NamedTuple):
+    """What a linear solver makes of one product."""
+
+    vector: Leaves
+    """What to multiply next."""
+    residual: Leaves
+    """v − A g of the iterate that the state now stands for, by recurrence."""
+    full: Number
+    """Per system: the memory is used up; the solver must begin again from that iterate."""
+    stuck: Number
+    """Per system: going on would gain nothing."""
+    state: Any
+
+
+class AbstractLinearSolver(ABC):
+    """A rule that solves A g = v, A = I − Jᵀ, by one product Jᵀq a step.
+
+    Like an `AbstractSolver` it is a frozen dataclass of options whose state is data, and it does
+    mathematics only. The loop multiplies, forms the iterate when it is due, certifies it with a
+    product of its own, and begins a new cycle from the residual.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def init(self, ops: Ops, residual: Leaves) -> tuple[Leaves, Any]:
+        """The first vector to multiply and the state, from v − A g at the first iterate."""
+
+    @abstractmethod
+    def expand(self, ops: Ops, vector: Leaves, image: Leaves, state: Any) -> Expansion:
+        """Take in image = A·vector. A system must not influence another."""
+
+    @abstractmethod
+    def correction(self, ops: Ops, state: Any) -> Leaves:
+        """What to add to the iterate that the cycle began from."""
+
+    @abstractmethod
+    def begin(self, ops: Ops, mask: Number, residual: Leaves, state: Any) -> tuple[Leaves, Any]:
+        """A new cycle from this residual for the systems of the mask: first vector and state."""

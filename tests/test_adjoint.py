@@ -46,7 +46,11 @@ def test_divergence_is_reported(lab: Lab, mode: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         loss = expansive_loss(
-            lab, Anderson(), solver=Picard(), callback=lambda *outcome: told.append(outcome)
+            lab,
+            Anderson(),
+            solver=Picard(),
+            fallback=None,
+            callback=lambda *outcome: told.append(outcome),
         )
         lab.gradient(loss, np.array(2.0), mode=mode)
         lab.wait()
@@ -62,7 +66,11 @@ def test_divergence_is_reported(lab: Lab, mode: str) -> None:
 @pytest.mark.modes("eager", "jit")
 def test_divergence_warns_without_a_callback(lab: Lab, mode: str) -> None:
     def differentiate() -> None:
-        lab.gradient(expansive_loss(lab, Anderson(), solver=Picard()), np.array(2.0), mode=mode)
+        lab.gradient(
+            expansive_loss(lab, Anderson(), solver=Picard(), fallback=None),
+            np.array(2.0),
+            mode=mode,
+        )
         lab.wait()
 
     with pytest.warns(ConvergenceWarning, match="the adjoint solve did not converge"):
@@ -71,7 +79,7 @@ def test_divergence_warns_without_a_callback(lab: Lab, mode: str) -> None:
 
 @pytest.mark.modes("eager")
 def test_ignored_failure_is_silent(lab: Lab, mode: str) -> None:
-    loss = expansive_loss(lab, Anderson(), solver=Picard(), on_failure="ignore")
+    loss = expansive_loss(lab, Anderson(), solver=Picard(), fallback=None, on_failure="ignore")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lab.gradient(loss, np.array(2.0), mode=mode)
@@ -81,7 +89,7 @@ def test_ignored_failure_is_silent(lab: Lab, mode: str) -> None:
 def test_failure_raises_on_request(lab: Lab) -> None:
     if lab.name == "jax":
         pytest.skip("JAX traces every gradient: an error of a host callback has JAX's own class")
-    loss = expansive_loss(lab, Anderson(), solver=Picard(), on_failure="raise")
+    loss = expansive_loss(lab, Anderson(), solver=Picard(), fallback=None, on_failure="raise")
     with pytest.raises(ConvergenceError, match="the adjoint solve did not converge"):
         lab.gradient(loss, np.array(2.0))
 
@@ -170,7 +178,7 @@ def test_gradient_meets_its_own_tolerance(lab: Lab) -> None:
 def test_max_steps_of_the_adjoint(lab: Lab) -> None:
     told: list[Any] = []
     loss = expansive_loss(
-        lab, Anderson(), solver=Anderson(), max_steps=1, on_failure="ignore",
+        lab, Anderson(), solver=Anderson(), fallback=None, max_steps=1, on_failure="ignore",
         callback=lambda *outcome: told.append(outcome),
     )  # fmt: skip
     lab.gradient(loss, np.array([2.0, 1.0]))

@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "_iterate": LOOP,
     "_problem": LOOP | {"_backend"},
     "_adjoint": LOOP | {"_iterate", "_problem", "_backend"},
+    "_linear": LOOP | {"_iterate"},
     "_backend": LOOP | {"_iterate", "_adjoint", "_problem"},
     "_entry": ENTRY,
     "_fixed_point": ENTRY,
@@ -101,7 +102,7 @@ def test_solver(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "fpicore/adjoints").glob("[a-z]*.py")), ids=str)
 def test_adjoint(path: Path) -> None:
     """Strategies know the loop and the solvers, not the entries and not each other."""
-    allowed = LOOP | {"_iterate", "_adjoint", "_problem", "_backend", "solvers"}
+    allowed = LOOP | {"_iterate", "_linear", "_adjoint", "_problem", "_backend", "solvers"}
     assert {module.partition(".")[0] for module in own(path)} <= allowed
     assert not foreign(path)
 

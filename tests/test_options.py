@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fpicore
-from fpicore import Anderson, Broyden, FixedPointError, Implicit, InputError, Picard
+from fpicore import GMRES, Anderson, Broyden, FixedPointError, Implicit, InputError, Picard
 
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (Picard, {"damping": 0.0}, r"expected 0\.0 < damping <= 1\.0, received damping=0\.0"),
@@ -27,6 +27,9 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (Anderson, {"regularization": float("inf")}, "regularization"),
     (Broyden, {"history": 0}, "history"),
     (Broyden, {"history": -3}, "history"),
+    (GMRES, {"restart": 0}, r"expected restart to be an integer >= 1, received restart=0"),
+    (GMRES, {"restart": 2.5}, "restart"),
+    (GMRES, {"restart": None}, "restart"),
     (Implicit, {"solver": "anderson"}, "expected solver to be an fpicore solver or None, received"),
     (Implicit, {"solver": Anderson}, "expected solver"),
     (Implicit, {"rtol": 0.0}, "expected 0 < rtol < 1, received"),
@@ -49,14 +52,21 @@ def test_refused(kind: Any, options: dict[str, Any], message: str) -> None:
         kind(**options)
 
 
-@pytest.mark.parametrize("kind", [Picard, Anderson, Broyden, Implicit])
+@pytest.mark.parametrize("kind", [Picard, Anderson, Broyden, GMRES, Implicit])
 def test_unknown_option(kind: Any) -> None:
     with pytest.raises(TypeError, match="momentum"):
         kind(momentum=0.9)
 
 
 @pytest.mark.parametrize(
-    "record", [Picard(damping=0.5), Anderson(history=3), Broyden(history=7), Implicit(order=2)]
+    "record",
+    [
+        Picard(damping=0.5),
+        Anderson(history=3),
+        Broyden(history=7),
+        GMRES(restart=3),
+        Implicit(order=2),
+    ],
 )
 def test_records_are_frozen_hashable_and_picklable(record: Any) -> None:
     name = dataclasses.fields(record)[0].name
@@ -87,7 +97,9 @@ def test_documented_builtin_classes() -> None:
     assert issubclass(fpicore.PrecisionWarning, UserWarning)
 
 
-@pytest.mark.parametrize("kind", [fpicore.AbstractSolver, fpicore.AbstractAdjoint])
+@pytest.mark.parametrize(
+    "kind", [fpicore.AbstractSolver, fpicore.AbstractLinearSolver, fpicore.AbstractAdjoint]
+)
 def test_abstract_classes_cannot_be_made(kind: Any) -> None:
     with pytest.raises(TypeError, match="abstract"):
         kind()

@@ -156,7 +156,7 @@ def test_backward_record() -> None:
 
 def test_backward_record_of_a_failure() -> None:
     theta = torch.tensor([2.0, 1.0], dtype=torch.float64, requires_grad=True)
-    adjoint = fpi.Implicit(solver=fpi.Picard(), on_failure="ignore")
+    adjoint = fpi.Implicit(solver=fpi.Picard(), fallback=None, on_failure="ignore")
     sol = fpi.fixed_point(
         lambda z: theta - 1.5 * z, torch.zeros(2, dtype=torch.float64), adjoint=adjoint
     )

@@ -82,6 +82,39 @@ def test_a_broken_system_harms_no_other(solver, on_device):
     torch.testing.assert_close(sol.value[0], torch.full((3,), 2.0), rtol=1e-3, atol=0.0)
 
 
+@pytest.mark.parametrize("batch_ndim", [0, 1])
+def test_gmres_as_on_the_host(batch_ndim, on_device):
+    """Cycles of six, one system that is not finite, one whose right-hand side is zero."""
+    generator = torch.Generator().manual_seed(1)
+    matrix = 0.3 * torch.randn(5, 8, 8, generator=generator, dtype=torch.float64)
+    v = torch.randn(5, 8, generator=generator, dtype=torch.float64)
+    if batch_ndim:
+        matrix[1, 0, 0] = float("nan")
+        v[2] = 0.0
+
+    def run():
+        return fpi.adjoint_solve(
+            lambda g: {"a": (matrix @ g["a"][..., None])[..., 0], "b": -1.5 * g["b"]},
+            {"a": v, "b": v[:, 0]},
+            adjoint=fpi.Implicit(solver=fpi.GMRES(6), rtol=1e-9),
+            batch_ndim=batch_ndim,
+            max_steps=300,
+            on_failure="ignore",
+        )
+
+    expected = run()
+    made = on_device()
+    sol = run()
+    assert made
+    assert isinstance(sol.stats.residual, torch.Tensor)
+    codes, steps = torch.as_tensor(sol.result.codes), torch.as_tensor(sol.stats.steps)
+    assert codes.tolist() == torch.as_tensor(expected.result.codes).tolist()
+    assert codes.any() == batch_ndim
+    assert (steps - torch.as_tensor(expected.stats.steps)).abs().max() <= 1
+    for key in ("a", "b"):
+        torch.testing.assert_close(sol.value[key], expected.value[key], rtol=1e-7, atol=1e-7)
+
+
 def test_norms_of_float32_do_not_overflow(on_device):
     on_device()
     sol = fpi.fixed_point(lambda z: 0.5 * z + 1e30, torch.zeros(3), solver=fpi.Picard(), rtol=1e-5)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from fpicore import Iteration, Leaves, Results, Stats
+from fpicore import Iteration, Leaves, Results, Stats, outcome
 
 from ._autodiff import conclude
 from ._ops import JaxOps
@@ -27,7 +27,7 @@ def reversed_solve(
     def forward(start: Leaves, constants: list[Any]) -> Any:
         ops = make_ops(_staged(start, constants))
         carry = iteration.iterate(ops, lambda z: f(constants, z), start)
-        z, results, stats, _ = iteration.report(ops, carry)
+        z, results, stats, _ = outcome(ops, carry)
         track = sweep.track(carry)
         return (z, results, stats), (track, start, constants)
 

@@ -3,19 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import _tree as tree
 from .._adjoint import AbstractPullBack, Forward, Product
 from .._errors import InputError
-from .._iterate import Carry, Iteration
+from .._iterate import Carry, Iteration, outcome
+from .._linear import LinearCarry, LinearIteration
 from .._ops import Number, Ops
 from .._options import as_number, check_count
 from .._reporting import check_on_failure
 from .._solution import Result, Results, Stats
-from .._solver import AbstractSolver
+from .._solver import AbstractLinearSolver, AbstractSolver
 from .._stopping import DEFAULT_RTOL, Tolerance, clamp_rtol
 from .._tree import Leaves
+from ..solvers import Anderson
+
+AnySolver = AbstractSolver | AbstractLinearSolver
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,10 @@ class Implicit(AbstractPullBack):
     so with Anderson or Broyden also where the spectral radius of J exceeds 1.
 
     Attributes:
-        solver: any fpicore solver; None takes the solver of the forward pass.
-        fallback: the solver that goes on, from the best g so far, for those systems that
-            ``solver`` did not bring to convergence; None gives up.
+        solver: any fpicore solver, `GMRES` among them; None takes the solver of the forward pass.
+        fallback: the solver that takes up those systems that ``solver`` did not bring to
+            convergence, from the best g so far (`GMRES` from 0). None gives up; so does the solver
+            that has just failed.
         reuse: precondition with P, the inverse of I − Jᵀ that the forward solver (Anderson,
             Broyden) has estimated on its way: solve g = g + P (Jᵀg + v − g) from g = Pv first,
             then the equation itself from there, which certifies. Saves a sixth to a third of the
@@ -50,10 +55,10 @@ class Implicit(AbstractPullBack):
         InputError: an attribute is not usable.
     """
 
-    solver: AbstractSolver | None = None
+    solver: AnySolver | None = None
     rtol: float | None = None
     max_steps: int | None = None
-    fallback: AbstractSolver | None = None
+    fallback: AnySolver | None = Anderson()  # noqa: RUF009  (frozen)
     reuse: bool = False
     order: int = 1
     on_failure: str = "warn"
@@ -62,7 +67,7 @@ class Implicit(AbstractPullBack):
     def __post_init__(self) -> None:
         for name in ("solver", "fallback"):
             given = getattr(self, name)
-            if given is not None and not isinstance(given, AbstractSolver):
+            if given is not None and not isinstance(given, AnySolver):
                 raise InputError(
                     f"expected {name} to be an fpicore solver or None, received {given!r}"
                 )
@@ -72,6 +77,11 @@ class Implicit(AbstractPullBack):
             check_count("max_steps", self.max_steps, 1)
         if not isinstance(self.reuse, bool):
             raise InputError(f"expected reuse to be True or False, received {self.reuse!r}")
+        if self.reuse and isinstance(self.solver, AbstractLinearSolver):
+            raise InputError(
+                "expected a solver such as Anderson() with reuse=True, received "
+                f"{self.solver!r}, which takes no preconditioner"
+            )
         check_count("order", self.order, 1)
         check_on_failure(self.on_failure)
         if self.callback is not None and not callable(self.callback):
@@ -89,34 +99,73 @@ class Implicit(AbstractPullBack):
         The scaling makes the answer proportional to v even where squares of v underflow. The
         residual and tolerance that are returned are relative to ‖v‖.
         """
-        first = self._iteration(forward.iteration)
-        size = _safe_size(ops, first.tolerance, v)
-        unit = tree.scale(ops, 1.0 / size, v)
-
-        def equation(g: Leaves) -> Leaves:
-            return tree.add(product(g), unit)
-
-        if self.reuse:
-            estimate = partial(_estimate, ops, forward, tangent)
-            carry = _preconditioned(ops, first, equation, unit, estimate)
+        tolerance = self._tolerance(forward.iteration.tolerance)
+        size = _safe_size(ops, tolerance, v)
+        equation = _Equation(
+            product=product,
+            right=tree.scale(ops, 1.0 / size, v),
+            tolerance=tolerance,
+            max_steps=self.max_steps or forward.iteration.max_steps,
+        )
+        solver = self.solver or forward.iteration.solver
+        if self.reuse and isinstance(solver, AbstractSolver):
+            carry = equation.preconditioned(ops, solver, partial(_estimate, ops, forward, tangent))
         else:
-            carry = first.iterate(ops, equation, unit)
-        if self.fallback is not None:
-            second = Iteration(self.fallback, first.tolerance, first.max_steps)
-            carry = _go_on(ops, second, equation, carry)
-        g, results, stats, _ = first.report(ops, carry)
+            carry = equation.solve(ops, solver, equation.right)
+        if self.fallback is not None and self.fallback != solver:
+            carry = _go_on(ops, equation, self.fallback, carry)
+        g, results, stats, _ = outcome(ops, carry)
         return tree.scale(ops, size, g), results, stats
 
-    def _iteration(self, forward: Iteration) -> Iteration:
-        """The solve of the adjoint equation, with what was left open taken from the forward one."""
-        precision = forward.tolerance.precision
-        rtol = self.rtol or forward.tolerance.rtol or DEFAULT_RTOL
-        relative = clamp_rtol(rtol, precision)  # the right-hand side has unit norm
-        return Iteration(
-            solver=forward.solver if self.solver is None else self.solver,
-            tolerance=Tolerance(0.0, relative, forward.tolerance.norm, precision),
-            max_steps=forward.max_steps if self.max_steps is None else self.max_steps,
-        )
+    def _tolerance(self, forward: Tolerance) -> Tolerance:
+        """What was left open is taken from the forward solve; the right-hand side has norm 1."""
+        relative = clamp_rtol(self.rtol or forward.rtol or DEFAULT_RTOL, forward.precision)
+        return Tolerance(0.0, relative, forward.norm, forward.precision)
+
+
+class _Equation(NamedTuple):
+    """g = product(g) + right, and when it counts as solved."""
+
+    product: Product
+    right: Leaves
+    tolerance: Tolerance
+    max_steps: int
+
+    def map(self, g: Leaves) -> Leaves:
+        """One evaluation of the right-hand side."""
+        return tree.add(self.product(g), self.right)
+
+    def solve(
+        self, ops: Ops, solver: AnySolver, start: Leaves, active: Number | None = None
+    ) -> Carry | LinearCarry:
+        """Solve for the systems that are ``active``; a linear solver begins at 0."""
+        if isinstance(solver, AbstractLinearSolver):
+            right = self.right
+            if active is not None:  # a system without a right-hand side is solved at once
+                right = tree.select(ops, active, right, tuple([0.0 * leaf for leaf in right]))
+            return LinearIteration(solver, self.tolerance, self.max_steps).iterate(
+                ops, self.product, right
+            )
+        iteration = Iteration(solver, self.tolerance, self.max_steps)
+        return iteration.iterate(ops, self.map, start, active)
+
+    def preconditioned(
+        self, ops: Ops, solver: AbstractSolver, estimate: Product
+    ) -> Carry | LinearCarry:
+        """Two solves: of the preconditioned equation, then of this one from the answer.
+
+        The first measures P times the residual, which may be small where the residual is not, so
+        it certifies nothing; the second usually needs the one product that does.
+        """
+
+        def shifted(g: Leaves) -> Leaves:
+            return tree.add(g, estimate(tree.subtract(self.map(g), g)))
+
+        iteration = Iteration(solver, self.tolerance, self.max_steps)
+        first = iteration.iterate(ops, shifted, estimate(self.right))
+        solved = first.codes == float(Result.CONVERGED)
+        second = self.solve(ops, solver, tree.select(ops, solved, first.value, self.right))
+        return second._replace(step=first.step + second.step, steps=first.steps + second.steps)
 
 
 def _safe_size(ops: Ops, tolerance: Tolerance, v: Leaves) -> Number:
@@ -126,35 +175,15 @@ def _safe_size(ops: Ops, tolerance: Tolerance, v: Leaves) -> Number:
     return ops.xp.where(size < float("inf"), size, ops.scalar(1.0))
 
 
-def _preconditioned(
-    ops: Ops,
-    iteration: Iteration,
-    equation: Product,
-    unit: Leaves,
-    estimate: Product,
-) -> Carry:
-    """Two solves: of the preconditioned equation, then of the equation from the answer.
-
-    The first measures P times the residual, which may be small where the residual is not, so it
-    certifies nothing; the second usually needs the one product that does.
-    """
-
-    def shifted(g: Leaves) -> Leaves:
-        return tree.add(g, estimate(tree.subtract(equation(g), g)))
-
-    first = iteration.iterate(ops, shifted, estimate(unit))
-    solved = first.codes == float(Result.CONVERGED)
-    second = iteration.iterate(ops, equation, tree.select(ops, solved, first.value, unit))
-    return second._replace(step=first.step + second.step, steps=first.steps + second.steps)
-
-
 def _estimate(ops: Ops, forward: Forward, tangent: bool, v: Leaves) -> Leaves:
     """Pv; v itself for a system where the solver has no estimate or it is not finite."""
     found = forward.iteration.solver.inverse(ops, forward.memory, v, tangent)
     return tree.select(ops, ops.xp.isfinite(tree.peak(ops, found)), found, v)
 
 
-def _go_on(ops: Ops, second: Iteration, equation: Product, first: Carry) -> Carry:
+def _go_on(
+    ops: Ops, equation: _Equation, fallback: AnySolver, first: Carry | LinearCarry
+) -> Carry | LinearCarry:
     """The first solve, with its failed systems taken up by a second one where that gets nearer.
 
     The others do not iterate, so where nothing failed the second loop costs traced code nothing.
@@ -163,7 +192,7 @@ def _go_on(ops: Ops, second: Iteration, equation: Product, first: Carry) -> Carr
     failed = first.codes != float(Result.CONVERGED)
     if not ops.traced and not xp.any(failed):
         return first
-    carry = second.iterate(ops, equation, first.value, failed)
+    carry = equation.solve(ops, fallback, first.value, failed)
     nearer = failed & (carry.error < first.error)
     return first._replace(
         step=first.step + carry.step,

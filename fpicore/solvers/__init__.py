@@ -2,6 +2,7 @@
 
 from .anderson import Anderson
 from .broyden import Broyden
+from .gmres import GMRES
 from .picard import Picard
 
-__all__ = ["Anderson", "Broyden", "Picard"]
+__all__ = ["GMRES", "Anderson", "Broyden", "Picard"]
