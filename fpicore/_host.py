@@ -31,11 +31,11 @@ class HostNamespace:
     @staticmethod
     def any(mask: Number) -> bool:
         # Counting is three times as fast as NumPy's own reductions of a short mask.
-        return mask if mask is True or mask is False else np.count_nonzero(mask) > 0
+        return mask if mask is True or mask is False else bool(np.count_nonzero(mask))
 
     @staticmethod
     def all(mask: Number) -> bool:
-        return mask if mask is True or mask is False else np.count_nonzero(mask) == mask.size
+        return mask if mask is True or mask is False else bool(np.count_nonzero(mask) == mask.size)
 
     @staticmethod
     def logical_not(mask: Number) -> Number:

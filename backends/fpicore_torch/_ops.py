@@ -1,4 +1,6 @@
-"""Ops on torch tensors. A history is one tensor of shape batch + (slots, entries)."""
+"""Ops on torch tensors. A history is one tensor of shape (slots, entries) or, with batch axes,
+(systems, slots, entries): torch.bmm takes half the time of torch.matmul on small systems.
+"""
 
 import math
 from typing import Any, NamedTuple
@@ -22,7 +24,7 @@ class History(NamedTuple):
     """Slots of one leaf."""
 
     matrix: Tensor
-    """All of them, as batch + (slots, entries); float32 if the leaf is narrower."""
+    """All of them, the batch axes as one; float32 if the leaf is narrower."""
     columns: Tensor
     """Its transpose, a view."""
     slots: tuple[Tensor, ...]
@@ -65,13 +67,12 @@ class TorchOps(HostNumbers):
 
     def history(self, leaf: Tensor, length: int) -> History:
         """Zeros."""
-        batch = leaf.shape[: self.batch_ndim]
-        size = math.prod(leaf.shape[self.batch_ndim :])
+        batch, entries = leaf.shape[: self.batch_ndim], leaf.shape[self.batch_ndim :]
         kind = _WIDER.get(leaf.dtype, leaf.dtype)
-        matrix = torch.zeros((*batch, length, size), dtype=kind, device=leaf.device)
-        shaped = matrix.view((*batch, length, *leaf.shape[self.batch_ndim :]))
-        slots = shaped.unbind(self.batch_ndim)
-        return History(matrix, matrix.mT, slots)
+        shaped = torch.zeros((*batch, length, *entries), dtype=kind, device=leaf.device)
+        systems = (math.prod(batch),) if batch else ()
+        matrix = shaped.view((*systems, length, math.prod(entries)))
+        return History(matrix, matrix.mT, shaped.unbind(self.batch_ndim))
 
     def store(self, history: History, slot: Any, leaf: Tensor) -> History:
         """Overwrite a slot."""
@@ -85,7 +86,9 @@ class TorchOps(HostNumbers):
             row = row.conj()
         if matrix.ndim == 2:
             return self._number(torch.mv(matrix, row))
-        return self._number(torch.matmul(matrix, row.unsqueeze(-1)).squeeze(-1))
+        systems, slots, entries = matrix.shape
+        products = torch.bmm(row.reshape(systems, 1, entries), history.columns)
+        return self._number(products.view(*leaf.shape[: self.batch_ndim], slots))
 
     def combine(self, weights: Any, history: History, like: Tensor) -> Tensor:
         """Weighted sum of the slots."""
@@ -94,7 +97,8 @@ class TorchOps(HostNumbers):
         if matrix.ndim == 2:
             mixed = torch.mv(history.columns, coefficients)
         else:
-            mixed = coefficients.unsqueeze(-2) @ matrix
+            systems, slots, _ = matrix.shape
+            mixed = torch.bmm(coefficients.reshape(systems, 1, slots), matrix)
         mixed = mixed.view_as(like)  # a third of the time of view(like.shape)
         return mixed if mixed.dtype == like.dtype else mixed.to(like.dtype)
 
