@@ -107,8 +107,20 @@ class Iteration:
         """The carry after a step where every system improved and goes on."""
         proposal, memory = self.solver.step(ops, point, c.memory)
         ceiling = tolerance if proposal is point.f else _INF
-        found = (c.active, point.z, point.error, tolerance, c.step, c.steps, c.codes)
-        return Carry(proposal, memory, c.step + 1, *found, ceiling, unmeasured)
+        return Carry(
+            proposal,
+            memory,
+            c.step + 1,
+            c.active,
+            point.z,
+            point.error,
+            tolerance,
+            c.step,
+            c.steps,
+            c.codes,
+            ceiling,
+            unmeasured,
+        )
 
     def _judged(self, ops: Ops, carry: Carry, point: Point, tolerance: Number) -> Carry:
         """The carry after any step: each system is judged, and those that go on are moved."""

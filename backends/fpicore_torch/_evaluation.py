@@ -24,9 +24,10 @@ def watched(f: Map) -> Map:
     (an energy's gradient, say) under no_grad would chain the graphs of all steps.
     """
 
+    if torch.is_inference_mode_enabled():  # inference tensors keep no version
+        return lambda z: tuple([leaf.clone() for leaf in f(z)])
+
     def evaluate(z: Leaves) -> Leaves:
-        if torch.is_inference_mode_enabled():  # inference tensors keep no version
-            return tuple([leaf.clone() for leaf in f(z)])
         if len(z) == 1:  # most states; a list for one costs as much as all else here
             version = z[0]._version
             new = f(z)

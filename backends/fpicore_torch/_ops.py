@@ -59,9 +59,10 @@ class TorchOps(HostNumbers):
         """a or b by system, without a copy where one of them serves all."""
         if not self.batch_ndim:
             return a if mask else b
-        if mask.all():
+        count = np.count_nonzero(mask)
+        if count == mask.size:
             return a
-        if not mask.any():
+        if count == 0:
             return b
         return torch.where(self._spread(mask, a), a, b)
 
@@ -114,7 +115,9 @@ class TorchOps(HostNumbers):
 
     def _rows(self, a: Tensor) -> Tensor:
         """a as batch + (entries,), half precision widened."""
-        rows = a.reshape(*a.shape[: self.batch_ndim], -1) if self.batch_ndim else a.reshape(-1)
+        rows = a
+        if a.ndim != self.batch_ndim + 1:
+            rows = a.reshape(*a.shape[: self.batch_ndim], -1) if self.batch_ndim else a.reshape(-1)
         return rows.to(_WIDER[rows.dtype]) if rows.dtype in _WIDER else rows
 
     def _number(self, x: Tensor) -> Any:
@@ -127,5 +130,5 @@ class TorchOps(HostNumbers):
     def _spread(self, s: Any, a: Tensor) -> Any:
         if not self.batch_ndim:
             return s
-        column = torch.from_numpy(s).view(*s.shape, *(1,) * (a.ndim - self.batch_ndim))
+        column = torch.from_numpy(s.reshape(s.shape + (1,) * (a.ndim - self.batch_ndim)))
         return column if column.dtype == torch.bool else column.to(a.real.dtype)
