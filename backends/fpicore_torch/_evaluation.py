@@ -23,7 +23,6 @@ def watched(f: Map) -> Map:
     Either would be silent: an f that works in place makes f(z) − z zero, and one that records
     (an energy's gradient, say) under no_grad would chain the graphs of all steps.
     """
-
     if torch.is_inference_mode_enabled():  # inference tensors keep no version
         return lambda z: tuple([leaf.clone() for leaf in f(z)])
 

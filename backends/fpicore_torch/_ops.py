@@ -1,5 +1,7 @@
-"""Ops on torch tensors. A history is one tensor of shape (slots, entries) or, with batch axes,
-(systems, slots, entries): torch.bmm takes half the time of torch.matmul on small systems.
+"""Ops on torch tensors.
+
+A history is one tensor of shape (slots, entries) or, with batch axes, (systems, slots, entries):
+torch.bmm takes half the time of torch.matmul on small systems.
 """
 
 import math
@@ -52,6 +54,8 @@ class TorchOps(HostNumbers):
 
     def scale(self, s: Any, a: Tensor) -> Tensor:
         """s·a."""
+        if s.__class__ is float and a.dtype not in _WIDER:
+            return a * s
         wide = a.to(_WIDER[a.dtype]) if a.dtype in _WIDER else a
         return (wide * self._spread(s, wide)).to(a.dtype)
 
