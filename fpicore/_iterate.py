@@ -9,7 +9,7 @@ from . import _tree as tree
 from ._ops import Number, Ops
 from ._solution import Result, Results, Stats
 from ._solver import AbstractSolver, Point
-from ._stopping import PATIENCE, Tolerance
+from ._stopping import MARGIN, PATIENCE, Tolerance
 from ._tree import Leaves
 
 Map = Callable[[Leaves], Leaves]
@@ -42,6 +42,10 @@ class Carry(NamedTuple):
     """Steps taken until the system stopped."""
     codes: Number
     """`Result` of each system; MAX_STEPS until it is known better."""
+    ceiling: Any
+    """No less than the tolerance that ‖z‖ would give, where Python can see; else nothing."""
+    unmeasured: Leaves
+    """f at ``value`` where ``tolerance`` is only such a bound as yet; else nothing."""
 
 
 class Run(NamedTuple):
@@ -76,6 +80,8 @@ class Iteration:
             best_step=number(0.0),
             steps=number(float(self.max_steps)),
             codes=number(float(Result.MAX_STEPS)),
+            ceiling=() if ops.traced else _INF,
+            unmeasured=(),
         )
 
     @property
@@ -89,27 +95,58 @@ class Iteration:
 
     def update(self, ops: Ops, carry: Carry, f: Leaves) -> Carry:
         """Judge the iterate whose f was just evaluated, then take a step from it."""
-        z, step = carry.z, carry.step
-        residual = tree.subtract(f, z)
+        residual = tree.subtract(f, carry.z)
         error = self.tolerance.measure(ops, residual)
+        point = Point(carry.z, f, residual, error)
+        if ops.traced or carry.step >= self.max_steps:
+            return self._judged(ops, carry, point, self.tolerance.threshold(ops, f))
+        # The common step, told apart where Python can see: all improve and none stops. Far from
+        # the solution a bound on ‖f‖ says so, and the norm itself is not needed.
+        improves = ops.xp.all(carry.active & (error < carry.error))
+        if improves:
+            bound = carry.ceiling + self.tolerance.rtol * error
+            if ops.xp.all(error > MARGIN * bound):
+                return self._advanced(ops, carry, point, bound, f)
         tolerance = self.tolerance.threshold(ops, f)
-        promising = carry.active & (tolerance < error) & (error < carry.error)
-        if not ops.traced and step < self.max_steps and ops.xp.all(promising):
-            # The common step, told apart where Python can see: all improve and none stops.
-            point = Point(z, f, residual, error)
-            proposal, memory = self.solver.step(ops, point, carry.memory)
-            found = (carry.active, z, error, tolerance, step, carry.steps, carry.codes)
-            return Carry(proposal, memory, step + 1, *found)
+        if improves and ops.xp.all(error > tolerance):
+            return self._advanced(ops, carry, point, tolerance, ())
+        return self._judged(ops, carry, point, tolerance)
 
-        carry = self._judge(ops, carry, error, tolerance)
+    def _advanced(
+        self, ops: Ops, c: Carry, point: Point, tolerance: Number, unmeasured: Leaves
+    ) -> Carry:
+        """The carry after a step where every system improved and goes on."""
+        proposal, memory = self.solver.step(ops, point, c.memory)
+        ceiling = tolerance if proposal is point.f else _INF
+        return Carry(
+            proposal,
+            memory,
+            c.step + 1,
+            c.active,
+            point.z,
+            point.error,
+            tolerance,
+            c.step,
+            c.steps,
+            c.codes,
+            ceiling,
+            unmeasured,
+        )
+
+    def _judged(self, ops: Ops, carry: Carry, point: Point, tolerance: Number) -> Carry:
+        """The carry after any step: each system is judged, and those that go on are moved."""
+        if carry.unmeasured:
+            exact = self.tolerance.threshold(ops, carry.unmeasured)
+            carry = carry._replace(tolerance=exact, unmeasured=())
+        carry = self._judge(ops, carry, point.error, tolerance)
         running = carry.active
         if not ops.traced and not ops.xp.any(running):
             return carry
-        proposal, memory = self.solver.step(ops, Point(z, f, residual, error), carry.memory)
+        proposal, memory = self.solver.step(ops, point, carry.memory)
         if ops.batch_ndim:
             # A stopped system is fed its own result again, lest it run off to infinity.
             proposal = tree.select(ops, running, proposal, carry.value)
-        return Carry(proposal, memory, *carry[2:])
+        return carry._replace(z=proposal, memory=memory)
 
     def _judge(self, ops: Ops, c: Carry, error: Number, tolerance: Number) -> Carry:
         """Record what the residual says: better? met? hopeless? Comparisons with NaN are false."""
@@ -133,6 +170,8 @@ class Iteration:
             best_step=best_step,
             steps=xp.where(settled, step, c.steps),
             codes=xp.where(settled, verdict, c.codes),
+            ceiling=() if ops.traced else _INF,
+            unmeasured=(),
         )
 
     def iterate(self, ops: Ops, f: Map, z: Leaves, active: Number | None = None) -> Carry:

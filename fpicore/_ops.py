@@ -13,6 +13,7 @@ and are at least float32 whatever the dtype of the leaves.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from ._errors import InputError
@@ -185,6 +186,7 @@ _PRECISIONS = {
 }
 
 
+@lru_cache
 def precision_of(dtypes: tuple[str, ...]) -> Precision:
     """The precision of a state whose leaves have these dtypes: the coarsest of them.
 
@@ -206,6 +208,7 @@ def precision_of(dtypes: tuple[str, ...]) -> Precision:
     )
 
 
+@lru_cache
 def accumulation_eps(dtypes: tuple[str, ...]) -> float:
     """Unit of the precision in which products of leaves of these dtypes are summed."""
     return min(_PRECISIONS["float32"].eps, precision_of(dtypes).eps)

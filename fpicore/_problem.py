@@ -85,7 +85,9 @@ class Problem:
         if self.bare:  # the common case: one tensor in, one out
             out = self.f(z[0], *self.args)
             if out.__class__ is z[0].__class__:
-                return (self._admit(0, out, z[0]),)
+                leaf = self.structure.admit(out, z[0])
+                if leaf is not None:
+                    return (leaf,)
             return self._read(out, z)[0]
         return self.evaluate(z)[0]
 
@@ -126,24 +128,26 @@ def make_problem(
         )
     leaves, rebuild = structure.flatten(z0)
     check_state(leaves, batch_ndim)
+    start = rebuild(leaves)
     return Problem(
         structure=structure,
         f=f,
         args=tuple(args),
-        z0=rebuild(leaves),
+        z0=start,
         leaves=leaves,
         rebuild=rebuild,
-        precision=precision_of(tuple(structure.dtype_name(leaf) for leaf in leaves)),
+        precision=precision_of(tuple([structure.dtype_name(leaf) for leaf in leaves])),
         batch_ndim=batch_ndim,
         has_aux=bool(has_aux),
-        bare=not has_aux and len(leaves) == 1 and rebuild(leaves) is leaves[0],
+        bare=not has_aux and len(leaves) == 1 and start is leaves[0],
     )
 
 
 def check_state(leaves: Leaves, batch_ndim: int) -> None:
     """Raise `InputError` unless the leaves can be a state with ``batch_ndim`` batch axes."""
-    if any(getattr(leaf.shape, "rank", 0) is None for leaf in leaves):
-        raise InputError("expected z0 of known rank, received a tensor of unknown shape")
+    for leaf in leaves:
+        if getattr(leaf.shape, "rank", 0) is None:
+            raise InputError("expected z0 of known rank, received a tensor of unknown shape")
     if not leaves:
         raise InputError("expected z0 to hold at least one tensor, received an empty structure")
     for index, leaf in enumerate(leaves):

@@ -17,6 +17,10 @@ PATIENCE = 64
 Anderson's non-monotone stretches, short against a large ``max_steps`` spent in a cycle or at
 rounding level."""
 
+MARGIN = 2.0
+"""An error that exceeds a bound on its tolerance this many times is too large, whatever the
+rounding in either of them."""
+
 RESOLUTION = 4.0
 """A relative residual below this many units of the dtype cannot be reached reliably, because
 f(z) - z is itself rounded at that level."""

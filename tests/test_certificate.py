@@ -80,6 +80,28 @@ def test_residual_is_undamped(lab: Lab, fpi: Any, damping: float) -> None:
     assert float(lab.numpy(sol.stats.residual)) == pytest.approx(residual, rel=1e-12)
 
 
+@pytest.mark.parametrize("batch_ndim", [0, 1])
+def test_the_tolerance_is_that_of_the_best_iterate(lab: Lab, fpi: Any, batch_ndim: int) -> None:
+    """The residual falls, far from its tolerance, and grows again: the last iterate is no best."""
+    start = np.array([-3.0, -2.7, -2.4])
+    sol = fpi.fixed_point(
+        lambda z: z + (z + 2.0) ** 2 + 0.1,
+        lab.tensor(start),
+        solver=fpi.Picard(),
+        rtol=1e-6,
+        norm="max",
+        max_steps=9,
+        batch_ndim=batch_ndim,
+        on_failure="ignore",
+    )
+    z = lab.numpy(sol.value)
+    size = np.abs(z + (z + 2.0) ** 2 + 0.1)
+    expected = 1e-6 * (size if batch_ndim else size.max())
+    assert np.all(lab.numpy(sol.stats.steps) == 9)
+    assert lab.numpy(sol.stats.tolerance) == pytest.approx(expected, rel=1e-12)
+    assert np.all(np.abs(z + 2.0) < 0.5)
+
+
 @pytest.mark.parametrize("atol", [1e-3, 1e-6])
 def test_atol_alone(lab: Lab, fpi: Any, atol: float) -> None:
     """rtol=0 with an atol is a purely absolute test, here of a fixed point at zero."""

@@ -60,9 +60,9 @@ class TorchBackend:
 
     def ops(self, leaves: Leaves, batch_ndim: int) -> TorchOps:
         """Numbers on the host for the CPU, on the device otherwise."""
-        eps = fpicore.accumulation_eps(tuple(self.dtype_name(leaf) for leaf in leaves))
+        eps = fpicore.accumulation_eps(tuple([self.dtype_name(leaf) for leaf in leaves]))
         device = leaves[0].device
-        if any(leaf.device != device for leaf in leaves) or device.type == "meta":
+        if [leaf for leaf in leaves if leaf.device != device] or device.type == "meta":
             raise InputError(
                 "expected the leaves of z0 on one device that computes, received "
                 f"{sorted({str(leaf.device) for leaf in leaves})}; move z0 before the call"
@@ -79,10 +79,10 @@ class TorchBackend:
         device = problem.leaves[0].device.type
         with torch.no_grad(), without_autocast(device) as resume:
             f = resume(watched(problem.map))
-            start = tuple(leaf.detach() for leaf in problem.leaves)
+            start = tuple([leaf.detach() for leaf in problem.leaves])
             z, results, stats, memory = iteration.run(ops, f, start)
             # f may have returned a tensor that the caller holds, and z0 may be the answer.
-            z = tuple(leaf.clone() for leaf in z)
+            z = tuple([leaf.clone() for leaf in z])
         backward = None
         if torch.is_grad_enabled():
             backward = Backward()

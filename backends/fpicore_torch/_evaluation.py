@@ -1,7 +1,7 @@
 """How f is called during a solve: watched for writes, and in the caller's autocast state."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,17 +19,20 @@ def outside_compile(function: Function) -> Function:
 
 def unwritten(f: Map) -> Map:
     """f, refused if it writes to its argument: f(z) − z would be zero without a word."""
+    if torch.is_inference_mode_enabled():  # inference tensors keep no version
+        return lambda z: tuple([leaf.clone() for leaf in f(z)])
 
     def evaluate(z: Leaves) -> Leaves:
-        if torch.is_inference_mode_enabled():  # inference tensors keep no version
-            return tuple([leaf.clone() for leaf in f(z)])
-        before = [leaf._version for leaf in z]
+        if len(z) == 1:  # most states; a list for one costs as much as all else here
+            version = z[0]._version
+            new = f(z)
+            if z[0]._version != version:
+                raise MapError(_WRITES)
+            return new
+        versions = [leaf._version for leaf in z]
         new = f(z)
-        if before != [leaf._version for leaf in z]:
-            raise MapError(
-                "expected f to leave its argument as it is, received an f that writes to z in "
-                "place (or to a buffer that it returned before); use out-of-place operations"
-            )
+        if versions != [leaf._version for leaf in z]:
+            raise MapError(_WRITES)
         return new
 
     return evaluate
@@ -43,17 +46,33 @@ def watched(f: Map) -> Map:
     evaluate = unwritten(f)
 
     def detached(z: Leaves) -> Leaves:
-        return tuple([leaf.detach() if leaf.requires_grad else leaf for leaf in evaluate(z)])
+        new = evaluate(z)
+        if len(new) == 1:
+            return (new[0].detach(),) if new[0].requires_grad else new
+        return tuple([leaf.detach() if leaf.requires_grad else leaf for leaf in new])
 
     return detached
 
 
-@contextmanager
-def without_autocast(device: str) -> Iterator[Callable[[Map], Map]]:
-    """Keep the solver's own products out of autocast; yields a decorator that resumes it for f."""
+_WRITES = (
+    "expected f to leave its argument as it is, received an f that writes to z in "
+    "place (or to a buffer that it returned before); use out-of-place operations"
+)
+
+
+def without_autocast(device: str) -> AbstractContextManager[Callable[[Map], Map]]:
+    """Keep the solver's own products out of autocast; gives a decorator that resumes it for f."""
     if not torch.is_autocast_enabled(device):
-        yield lambda f: f
-        return
+        return nullcontext(_unchanged)
+    return _suspended_autocast(device)
+
+
+def _unchanged(f: Map) -> Map:
+    return f
+
+
+@contextmanager
+def _suspended_autocast(device: str) -> Iterator[Callable[[Map], Map]]:
     dtype, cache = torch.get_autocast_dtype(device), torch.is_autocast_cache_enabled()
 
     def resume(f: Map) -> Map:

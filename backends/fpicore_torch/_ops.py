@@ -1,4 +1,8 @@
-"""Ops on torch tensors. A history is one tensor of shape batch + (slots, entries)."""
+"""Ops on torch tensors.
+
+A history is one tensor of shape (slots, entries) or, with batch axes, (systems, slots, entries):
+torch.bmm takes half the time of torch.matmul on small systems.
+"""
 
 import math
 from typing import Any, NamedTuple
@@ -22,7 +26,9 @@ class History(NamedTuple):
     """Slots of one leaf."""
 
     matrix: Tensor
-    """All of them, as batch + (slots, entries); float32 if the leaf is narrower."""
+    """All of them, the batch axes as one; float32 if the leaf is narrower."""
+    columns: Tensor
+    """Its transpose, a view."""
     slots: tuple[Tensor, ...]
     """Each of them, as a view shaped like the leaf."""
 
@@ -48,6 +54,8 @@ class TorchOps(HostNumbers):
 
     def scale(self, s: Any, a: Tensor) -> Tensor:
         """s·a."""
+        if s.__class__ is float and a.dtype not in _WIDER:
+            return a * s
         wide = self._wide(a)
         return (wide * self._spread(s, wide)).to(a.dtype)
 
@@ -55,20 +63,21 @@ class TorchOps(HostNumbers):
         """a or b by system, without a copy where one of them serves all."""
         if not self.batch_ndim:
             return a if mask else b
-        if mask.all():
+        count = np.count_nonzero(mask)
+        if count == mask.size:
             return a
-        if not mask.any():
+        if count == 0:
             return b
         return torch.where(self._spread(mask, a), a, b)
 
     def history(self, leaf: Tensor, length: int) -> History:
         """Zeros."""
-        batch = leaf.shape[: self.batch_ndim]
-        size = math.prod(leaf.shape[self.batch_ndim :])
+        batch, entries = leaf.shape[: self.batch_ndim], leaf.shape[self.batch_ndim :]
         kind = _WIDER.get(leaf.dtype, leaf.dtype)
-        matrix = torch.zeros((*batch, length, size), dtype=kind, device=leaf.device)
-        slots = matrix.view(*batch, length, *leaf.shape[self.batch_ndim :]).unbind(self.batch_ndim)
-        return History(matrix, slots)
+        shaped = torch.zeros((*batch, length, *entries), dtype=kind, device=leaf.device)
+        systems = (math.prod(batch),) if batch else ()
+        matrix = shaped.view((*systems, length, math.prod(entries)))
+        return History(matrix, matrix.mT, shaped.unbind(self.batch_ndim))
 
     def store(self, history: History, slot: Any, leaf: Tensor) -> History:
         """Overwrite a slot."""
@@ -82,17 +91,20 @@ class TorchOps(HostNumbers):
             row = row.conj()
         if matrix.ndim == 2:
             return self._number(torch.mv(matrix, row))
-        return self._number(torch.matmul(matrix, row.unsqueeze(-1)).squeeze(-1))
+        systems, slots, entries = matrix.shape
+        products = torch.bmm(row.reshape(systems, 1, entries), history.columns)
+        return self._number(products.view(*leaf.shape[: self.batch_ndim], slots))
 
     def combine(self, weights: Any, history: History, like: Tensor) -> Tensor:
         """Weighted sum of the slots."""
         matrix = history.matrix
         coefficients = self._coefficients(weights, matrix)
         if matrix.ndim == 2:
-            mixed = torch.mv(matrix.t(), coefficients)
+            mixed = torch.mv(history.columns, coefficients)
         else:
-            mixed = coefficients.unsqueeze(-2) @ matrix
-        mixed = mixed.view(like.shape)
+            systems, slots, _ = matrix.shape
+            mixed = torch.bmm(coefficients.reshape(systems, 1, slots), matrix)
+        mixed = mixed.view_as(like)  # a third of the time of view(like.shape)
         return mixed if mixed.dtype == like.dtype else mixed.to(like.dtype)
 
     def report(self, number: Any, integer: bool = False) -> Any:
@@ -107,7 +119,9 @@ class TorchOps(HostNumbers):
 
     def _rows(self, a: Tensor) -> Tensor:
         """a as batch + (entries,), half precision widened."""
-        rows = a.reshape(*a.shape[: self.batch_ndim], -1) if self.batch_ndim else a.reshape(-1)
+        rows = a
+        if a.ndim != self.batch_ndim + 1:
+            rows = a.reshape(*a.shape[: self.batch_ndim], -1) if self.batch_ndim else a.reshape(-1)
         return self._wide(rows)
 
     def _wide(self, a: Tensor) -> Tensor:
@@ -123,5 +137,5 @@ class TorchOps(HostNumbers):
     def _spread(self, s: Any, a: Tensor) -> Any:
         if not self.batch_ndim:
             return s
-        column = torch.from_numpy(s).view(*s.shape, *(1,) * (a.ndim - self.batch_ndim))
+        column = torch.from_numpy(s.reshape(s.shape + (1,) * (a.ndim - self.batch_ndim)))
         return column if column.dtype == torch.bool else column.to(a.real.dtype)

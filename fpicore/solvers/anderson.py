@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from .. import _tree as tree
-from .._numbers import column, one_hot, set_symmetric
+from .._numbers import column, one_hot, set_entry, set_symmetric
 from .._ops import Number, Ops
 from .._options import check_count, check_interval
 from .._solver import AbstractSolver, Point
@@ -15,6 +15,9 @@ class _State(NamedTuple):
     values: Histories
     residuals: Histories
     gram: Number
+    """Products of the residuals, the diagonal times 1 + λ; identity where a slot is empty."""
+    filled: Number
+    """1 where a slot holds a pair, else 0."""
     count: Number
     mixed: Number
     error: Number
@@ -56,8 +59,8 @@ class Anderson(AbstractSolver):
         return _State(
             values=tree.history(ops, z, length),
             residuals=tree.history(ops, z, length),
-            # Empty slots stay uncoupled rows of the identity.
             gram=ops.numbers(z[0], 0.0, (length, length)) + ops.xp.eye(length),
+            filled=ops.numbers(z[0], 0.0, (length,)),
             count=ops.scalar(0.0),
             mixed=ops.numbers(z[0], 0.0) > 1.0,
             error=ops.numbers(z[0], float("inf")),
@@ -66,12 +69,16 @@ class Anderson(AbstractSolver):
     def step(self, ops: Ops, point: Point, state: _State) -> tuple[Leaves, _State]:
         """Mix the stored values; a plain step where mixing made things worse last time."""
         xp, length = ops.xp, self.history + 1
+        ridge = max(self.regularization, 16.0 * ops.eps)
         slot = state.count % length
         values = tree.store(ops, state.values, slot, point.f)
         residuals = tree.store(ops, state.residuals, slot, point.residual)
         row = tree.project(ops, residuals, point.residual)
-        gram = set_symmetric(ops, state.gram, slot, row)
-        alpha, sound = self._weights(ops, gram, xp.indicator(xp.arange(length) <= state.count))
+        gram = set_symmetric(ops, state.gram, slot, row, growth=1.0 + ridge)
+        filled = set_entry(ops, state.filled, slot, 1.0)
+        alpha = ops.solve(gram, filled)
+        alpha = alpha / column(ops, xp.sum(alpha))
+        sound = xp.isfinite(xp.sum(alpha))
         mixed = sound & xp.logical_not(state.mixed & (point.error > state.error))
         if ops.traced or not xp.all(mixed):
             plain = xp.indicator(one_hot(ops, slot, length))
@@ -80,7 +87,7 @@ class Anderson(AbstractSolver):
         if self.mixing < 1.0:
             excess = tree.combine(ops, (1.0 - self.mixing) * alpha, residuals, point.f)
             z = tree.subtract(z, excess)
-        return z, _State(values, residuals, gram, state.count + 1, mixed, point.error)
+        return z, _State(values, residuals, gram, filled, state.count + 1, mixed, point.error)
 
     def inverse(self, ops: Ops, state: _State, v: Leaves, tangent: bool) -> Leaves:
         """v + F K Rᵀv, the inverse that type II implies, or its transpose v + R K Fᵀv.
@@ -88,21 +95,10 @@ class Anderson(AbstractSolver):
         The columns of F and R are the stored values and residuals, and K maps b to the β that
         minimises ‖Rβ + r‖ with Rᵀr = b, subject to Σ β_i = 0.
         """
-        xp, length = ops.xp, self.history + 1
         near, far = state.residuals, state.values
         if not tangent:
             near, far = far, near
-        filled = xp.indicator(xp.arange(length) < state.count)
-        ridge = max(self.regularization, 16.0 * ops.eps)
-        matrix = state.gram * (1.0 + ridge * xp.eye(length))
-        x = ops.solve(matrix, tree.project(ops, near, v) * filled)
-        y = ops.solve(matrix, filled)
-        beta = column(ops, xp.sum(x) / xp.sum(y)) * y - x
+        x = ops.solve(state.gram, tree.project(ops, near, v) * state.filled)
+        y = ops.solve(state.gram, state.filled)
+        beta = column(ops, ops.xp.sum(x) / ops.xp.sum(y)) * y - x
         return tree.add(v, tree.combine(ops, beta, far, v))
-
-    def _weights(self, ops: Ops, gram: Number, filled: Number) -> tuple[Number, Number]:
-        """α, zero for empty slots, and whether it is finite, per system."""
-        ridge = max(self.regularization, 16.0 * ops.eps)
-        alpha = ops.solve(gram * (1.0 + ridge * ops.xp.eye(self.history + 1)), filled)
-        alpha = alpha / column(ops, ops.xp.sum(alpha))
-        return alpha, ops.xp.isfinite(ops.xp.sum(alpha))

@@ -80,7 +80,8 @@ class Broyden(AbstractSolver):
         pivot = 1.0 - xp.sum(c * newest)
         # The last c has no b yet: it is in the pivot.
         weights = xp.roll(c * (1.0 - newest), 1)
-        sound = xp.isfinite(xp.sum(weights) / pivot) & (xp.abs(pivot) > _SMALLEST_PIVOT)
+        finite = xp.isfinite(xp.sum(weights) * xp.reciprocal(pivot))
+        sound = finite & (xp.abs(pivot) > _SMALLEST_PIVOT)
         pivot = xp.where(sound, pivot, 1.0)
         kept = column(ops, sound)
         weights = xp.where(kept, weights / column(ops, pivot), xp.zeros_like(weights))
