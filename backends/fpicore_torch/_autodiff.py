@@ -45,44 +45,6 @@ class Rules(Protocol):
         ...
 
 
-class Linearization:
-    """f at z*, recorded once; every product of the adjoint solve walks the same graph."""
-
-    def __init__(self, outputs: Leaves, inputs: Leaves) -> None:
-        """Keep f(z) and z."""
-        self.outputs, self.inputs = outputs, inputs
-        self._pulled: tuple[Leaves, Leaves] | None = None
-
-    def vjp(self, g: Leaves) -> Leaves:
-        """Jᵀg."""
-        return pull(self.outputs, self.inputs, g)
-
-    def jvp(self, u: Leaves) -> Leaves:
-        """Ju, as the derivative of g ↦ Jᵀg along u; that map is recorded once as well."""
-        if self._pulled is None:
-            with torch.enable_grad():
-                g = tuple([torch.zeros_like(x, requires_grad=True) for x in self.outputs])
-                self._pulled = g, pull(self.outputs, self.inputs, g, create_graph=True)
-        g, pulled = self._pulled
-        return pull(pulled, g, u)
-
-
-def pull(outputs: Leaves, inputs: Leaves, cotangents: Leaves, create_graph: bool = False) -> Leaves:
-    """The cotangents of inputs, on a graph that is kept; zeros where it does not reach."""
-    kept = [i for i, leaf in enumerate(outputs) if leaf.requires_grad]
-    if not kept:
-        return tuple([torch.zeros_like(leaf) for leaf in inputs])
-    return torch.autograd.grad(
-        [outputs[i] for i in kept],
-        inputs,
-        [cotangents[i] for i in kept],
-        retain_graph=True,
-        create_graph=create_graph,
-        allow_unused=True,
-        materialize_grads=True,
-    )
-
-
 class Node(Function):
     """A value, with the adjoint solve between its cotangent and that of f."""
 

@@ -1,6 +1,7 @@
 """PyTorch as fpicore's entry sees it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,13 +21,15 @@ from fpicore import (
     Stats,
 )
 
-from ._autodiff import Linearization, Node
+from ._autodiff import Node
 from ._capture import capture, depends_on_others
 from ._device import TorchDeviceOps
 from ._evaluation import outside_compile, unwritten, watched, without_autocast
 from ._explicit import ExplicitSolver, LazyRules, solve_under_transforms
+from ._frozen import Frozen
 from ._levels import is_wrapped, transforms_active
 from ._ops import TorchOps
+from ._products import Linearization
 from ._recorded import TorchRecordedOps
 
 
@@ -75,16 +78,16 @@ class TorchBackend:
     @outside_compile
     def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack) -> Outcome:
         """Solve without recording; then attach the gradient level by level."""
+        frozen = Frozen(problem)
         if transforms_active():
             z, results, stats, backward = solve_under_transforms(
-                problem, iteration, adjoint, self.ops
+                problem, frozen, iteration, adjoint, self.ops
             )
-            aux = problem.evaluate(z)[1] if problem.has_aux else None
-            return z, results, stats, aux, backward
+            return z, results, stats, _aux(problem, frozen, z), backward
         ops = self.ops(problem.leaves, problem.batch_ndim)
         device = problem.leaves[0].device.type
         with torch.no_grad(), without_autocast(device) as resume:
-            f = resume(watched(problem.map))
+            f = resume(watched(frozen))
             start = tuple(leaf.detach() for leaf in problem.leaves)
             z, results, stats, memory = iteration.run(ops, f, start)
             # f may have returned a tensor that the caller holds, and z0 may be the answer.
@@ -93,21 +96,22 @@ class TorchBackend:
         if torch.is_grad_enabled():
             backward = Backward()
             forward = adjoint.forward(iteration, memory)
-            z = _attach(self, problem, forward, adjoint, z, backward)
-        aux = problem.evaluate(z)[1] if problem.has_aux else None
-        return z, results, stats, aux, backward
+            z = _attach(self, problem, frozen, forward, adjoint, z, backward)
+        else:
+            frozen.take_effect(z)
+        return z, results, stats, _aux(problem, frozen, z), backward
 
     @outside_compile
     def unroll(self, problem: Problem, iteration: Iteration, segment: int | None) -> Outcome:
         """Iterate under autograd's eyes; in its absence the plain solve is the same."""
         eps = self.ops(problem.leaves, problem.batch_ndim).eps
-        device = problem.leaves[0].device
+        device, frozen = problem.leaves[0].device, Frozen(problem)
         ops = TorchRecordedOps(problem.batch_ndim, eps, device, segment)
         with without_autocast(device.type) as resume:
-            f = resume(unwritten(problem.map))
+            f = resume(unwritten(frozen))
             z, results, stats, _ = iteration.run(ops, f, problem.leaves)
-        aux = problem.evaluate(z)[1] if problem.has_aux else None
-        return z, results, stats, aux, None
+        frozen.take_effect(z)
+        return z, results, stats, _aux(problem, frozen, z), None
 
     @torch.no_grad()
     def solve_adjoint(
@@ -126,9 +130,15 @@ class TorchBackend:
         return not (isinstance(results.codes, Tensor) and is_wrapped(results.codes))
 
 
+def _aux(problem: Problem, frozen: Frozen, z: Leaves) -> Any:
+    """The auxiliary output of f at z."""
+    return frozen.run(problem.evaluate, z)[1] if problem.has_aux else None
+
+
 def _attach(
     backend: TorchBackend,
     problem: Problem,
+    frozen: Frozen,
     forward: Forward,
     adjoint: AbstractPullBack,
     value: Leaves,
@@ -138,8 +148,9 @@ def _attach(
     inputs = tuple(leaf.clone().requires_grad_() for leaf in value)
     found = None
     if adjoint.order is None:
-        found = capture(problem.map, inputs)
-    outputs = problem.map(inputs) if found is None else found.outputs
+        found = frozen.lasting(partial(capture, frozen), inputs)
+        frozen.warn_of(found.written)
+    outputs = frozen.lasting(frozen, inputs) if found is None else found.outputs
     starts = [leaf for leaf in problem.leaves if leaf.requires_grad and leaf.is_leaf]
     if not starts and not depends_on_others(outputs, set(map(id, inputs))):
         return value
@@ -162,5 +173,5 @@ def _attach(
     order, tensors = adjoint.order or 1, rules.tensors if rules else ()
     out = Node.apply(solve, order, rules, value, *outputs, *fixed, *starts, *tensors)
     for _ in range(1, order):
-        out = Node.apply(solve, order, None, value, *problem.map(out), *out)
+        out = Node.apply(solve, order, None, value, *frozen(out), *out)
     return out

@@ -66,6 +66,8 @@ class Captured(NamedTuple):
     outputs: Leaves
     tensors: Leaves
     explicit: Explicit
+    written: list[Tensor]
+    """Captured tensors that f writes to."""
 
 
 def captured(f: Map, z: Leaves) -> tuple[Leaves, Explicit]:
@@ -75,7 +77,8 @@ def captured(f: Map, z: Leaves) -> tuple[Leaves, Explicit]:
     wrapped by a torch.func transform. ``explicit`` can be called at any later time, with tensors
     like the captured ones, under any transform.
     """
-    return capture(f, z)[1:]
+    found = capture(f, z)
+    return found.tensors, found.explicit
 
 
 def capture(f: Map, z: Leaves) -> Captured:
@@ -85,7 +88,10 @@ def capture(f: Map, z: Leaves) -> Captured:
         outputs = f(z)
     fetched = recorder.fetched
     places = [i for i, tensor in enumerate(fetched) if moves(tensor)]
-    return Captured(outputs, tuple([fetched[i] for i in places]), Explicit(f, fetched, places))
+    versions = zip(fetched, recorder.versions, strict=True)
+    written = [tensor for tensor, version in versions if tensor._version != version]
+    tensors = tuple([fetched[i] for i in places])
+    return Captured(outputs, tensors, Explicit(f, fetched, places), written)
 
 
 def check(
@@ -120,6 +126,7 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.known = {id(leaf): leaf for leaf in z}  # kept, lest an identity be used again
         self.fetched: list[Tensor] = []
+        self.versions: list[int] = []
 
     def look(self, values: Iterable[Any]) -> None:
         for value in values:
@@ -127,6 +134,7 @@ class _Recorder(TorchFunctionMode):
                 if id(value) not in self.known:
                     self.known[id(value)] = value
                     self.fetched.append(value)
+                    self.versions.append(value._version)
             elif isinstance(value, (tuple, list)):
                 self.look(value)
 

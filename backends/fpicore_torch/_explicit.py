@@ -19,11 +19,12 @@ from fpicore import (
     Stats,
 )
 
-from ._autodiff import Linearization
 from ._capture import Captured, Explicit, capture, check
 from ._evaluation import watched, without_autocast
+from ._frozen import Frozen
 from ._levels import is_batched, is_wrapped, refuse_legacy_vmap, refuse_tracing
 from ._ops import TorchOps
+from ._products import Linearization
 from ._transforms import Equation, Root, pull_back
 
 MakeOps = Callable[[Leaves, int], TorchOps]
@@ -33,9 +34,15 @@ class ExplicitSolver:
     """How an `Equation` is solved on plain tensors, whatever transforms are around it."""
 
     def __init__(
-        self, iteration: Iteration, adjoint: AbstractPullBack, ops: MakeOps, record: Backward
+        self,
+        iteration: Iteration,
+        adjoint: AbstractPullBack,
+        ops: MakeOps,
+        record: Backward,
+        frozen: Frozen | None = None,
     ) -> None:
-        """``record`` is told of each linear solve."""
+        """``record`` is told of each linear solve; ``frozen`` is what f is made of."""
+        self.frozen = frozen
         self.iteration, self.adjoint, self.ops, self.record = iteration, adjoint, ops, record
         self.outcome: tuple[Results, Stats] | None = None
 
@@ -53,6 +60,8 @@ class ExplicitSolver:
         with without_autocast(z0[0].device.type) as resume:
             f = resume(watched(partial(equation.explicit, tensors)))
             z, results, stats, _ = self.iteration.run(ops, f, z0)
+            if self.frozen is not None:
+                self.frozen.take_effect(z, f)
         self.outcome = results, stats
         shape = z0[0].shape[: equation.batch_ndim]
         numbers = [torch.as_tensor(x) for x in (results.codes, *stats)]
@@ -119,13 +128,17 @@ def _agree(a: Leaves, b: Leaves) -> bool:
 
 
 def solve_under_transforms(
-    problem: Problem, iteration: Iteration, adjoint: AbstractPullBack, ops: MakeOps
+    problem: Problem,
+    frozen: Frozen,
+    iteration: Iteration,
+    adjoint: AbstractPullBack,
+    ops: MakeOps,
 ) -> tuple[Leaves, Results, Stats, Backward]:
     """The fixed point as a function that torch.func and forward-mode AD know how to transform."""
     refuse_tracing()
     start = tuple([leaf.detach() for leaf in problem.leaves])
-    found = capture(problem.map, start)
-    solver = ExplicitSolver(iteration, adjoint, ops, Backward())
+    found = capture(frozen, start)
+    solver = ExplicitSolver(iteration, adjoint, ops, Backward(), frozen)
     equation = solver.equation(found.explicit, len(start), problem.batch_ndim)
     # Aliases, so that an enclosing capture sees them.
     tensors = [leaf.view_as(leaf) for leaf in found.tensors]

@@ -16,10 +16,10 @@ from torch.autograd import Function
 
 from fpicore import DerivativeError, Leaves
 
-from ._autodiff import pull
 from ._capture import is_inexact
 from ._evaluation import outside_compile
-from ._levels import alive, primal, transforms_active, within_jvp
+from ._levels import alive, primal, within_jvp
+from ._products import push, vjp
 
 Explicit = Callable[[Leaves, Leaves], Leaves]
 
@@ -42,7 +42,7 @@ class Equation:
         """Jᵀg or, tangent, Jg."""
         if tangent:
             return push(lambda *z: self.explicit(tensors, z), z, g)
-        return _vjp(lambda *z: self.explicit(tensors, z), *z)[1](g)
+        return vjp(lambda *z: self.explicit(tensors, z), *z)[1](g)
 
     def batched(self, axes: list[int | None]) -> "Equation":
         """With one more leading axis of z, and of those captured tensors whose axis is 0."""
@@ -54,38 +54,6 @@ class Equation:
             return vmapped(*z, *tensors)
 
         return replace(self, explicit=explicit, batch_ndim=self.batch_ndim + 1)
-
-
-def _vjp(f: Callable[..., Leaves], *primals: Tensor) -> tuple[Leaves, Callable[[Any], Leaves]]:
-    """f(*primals) and its pull-back, both differentiable, under whatever transform is active.
-
-    Plain autograd serves outside of transforms: it also differentiates what torch.func cannot,
-    such as checkpointed functions and custom ones without ``setup_context``.
-    """
-    if transforms_active():
-        vjp: Any = torch.func.vjp  # its type does not know that it returns a pair
-        return vjp(f, *primals)
-    recording = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # Aliases, independent of each other even where one primal was computed from another.
-        own = tuple(
-            leaf.view_as(leaf)
-            if recording and leaf.requires_grad
-            else leaf.detach().requires_grad_()
-            for leaf in primals
-        )
-        outputs = f(*own)
-    return outputs, lambda cotangents: pull(outputs, own, cotangents, torch.is_grad_enabled())
-
-
-def push(f: Callable[..., Leaves], primals: Leaves, tangents: Leaves) -> Leaves:
-    """The derivative of f along tangents, as the transpose of its transpose.
-
-    Unlike torch.func.jvp that may also be done inside forward-mode AD.
-    """
-    outputs, transpose = _vjp(f, *primals)
-    zeros = tuple(torch.zeros_like(leaf) for leaf in outputs)
-    return _vjp(lambda *cotangents: transpose(cotangents), *zeros)[1](tuple(tangents))
 
 
 class Root(Function):
@@ -166,7 +134,7 @@ class Linear(Function):
         """q = Mᵀw for v; for z and T the pull-back of q through the right-hand side at g."""
         z, g, captured = _three(ctx.equation, alive(ctx.saved_tensors))
         q = Linear.apply(ctx.equation, not ctx.tangent, *z, *w, *captured)
-        _, pull_q = _vjp(_right_side(ctx, z, g, captured), *z, *_moving(captured))
+        _, pull_q = vjp(_right_side(ctx, z, g, captured), *z, *_moving(captured))
         found = pull_q(q)
         n = ctx.equation.size
         return (None, None, *found[:n], *q, *_merge(captured, found[n:]))
@@ -245,7 +213,7 @@ def pull_back(equation: Equation, tensors: Leaves, z: Leaves, v: Leaves) -> list
         return [None] * len(tensors)
     g = Linear.apply(equation, False, *z, *v, *tensors)
     at = lambda *moving: equation.explicit(_merge(tensors, moving), z)  # noqa: E731
-    found = _vjp(at, *moving)[1](tuple(g))
+    found = vjp(at, *moving)[1](tuple(g))
     return _merge(tensors, guard(equation, found, (*z, *tensors, *v)), drop=True)
 
 
