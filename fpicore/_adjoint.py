@@ -44,9 +44,9 @@ class Forward(NamedTuple):
 class AbstractPullBack(AbstractAdjoint):
     """Turns the cotangent of z* into the cotangent g of f(z*)."""
 
-    order: int = 1
+    order: int | None = 1
     """Derivatives of this order and below are right; higher ones are refused, unless the
-    framework gives them all."""
+    framework gives them all. None: as many as the framework can give."""
     on_failure: str = "warn"
     """"warn", "raise" or "ignore" when the computation of g fails."""
     callback: Callable[[Results, Stats], Any] | None = None

@@ -92,9 +92,10 @@ class TensorFlowBackend:
         refuse_forward_mode(line.outputs)
         forward = adjoint.forward(iteration, memory)
         solve = partial(_pull_back, self, line, forward, adjoint, problem.batch_ndim, record)
-        out = node(solve, adjoint.order, value, line.outputs, value)
-        for _ in range(1, adjoint.order):
-            out = node(solve, adjoint.order, value, problem.map(out), out)
+        order = adjoint.order or 1
+        out = node(solve, order, value, line.outputs, value)
+        for _ in range(1, order):
+            out = node(solve, order, value, problem.map(out), out)
         aux = problem.evaluate(out)[1] if problem.has_aux else None
         return out, results, stats, aux, record
 

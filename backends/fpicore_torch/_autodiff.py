@@ -4,13 +4,18 @@ z* is found without recording; f is evaluated once more at z* with recording, an
 adjoint solve between the cotangent of z* and that evaluation. Closures, module parameters and
 explicit arguments are all captured, because f itself was recorded.
 
-One level is exact to first order. Level k is out_k = out_{k−1} + N(f(out_{k−1}) − out_{k−1}),
-where N has the value of its argument and the constant pull-back v ↦ g; it is exact to order k.
-A derivative beyond the levels raises `DerivativeError`.
+That is exact to first order. Where the backward pass is itself recorded (create_graph), the node
+answers by the rules of `Root` at its own output instead, which hold to every order. They need f
+as a function of the tensors that it captures; where those cannot be told, the first derivative
+is right and a second one raises `DerivativeError`.
+
+With ``order=k`` nothing need be known of f. Level k is
+out_k = out_{k−1} + N(f(out_{k−1}) − out_{k−1}), where N has the value of its argument and the
+constant pull-back v ↦ g; it is exact to order k, and derivatives beyond raise `DerivativeError`.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,53 +24,25 @@ from torch.autograd import Function
 from fpicore import DerivativeError, Leaves
 
 from ._evaluation import outside_compile
+from ._levels import refuse_legacy_vmap, transforms_active
 
 Solve = Callable[[Leaves, bool], Leaves]
 """The adjoint solve: of v with Jᵀ or, if the flag is set, with J."""
 
 
-class Linearization:
-    """f at z*, recorded once; every product of the adjoint solve walks the same graph."""
+class Rules(Protocol):
+    """What gives a recorded backward pass derivatives of every order."""
 
-    def __init__(self, outputs: Leaves, inputs: Leaves) -> None:
-        """Keep f(z) and z; leaves of f(z) that depend on nothing are left out."""
-        self.inputs = inputs
-        self.kept = [i for i, leaf in enumerate(outputs) if leaf.requires_grad]
-        self.outputs = [outputs[i] for i in self.kept]
-        self._pulled: tuple[Leaves, Leaves] | None = None
+    tensors: Leaves
+    """The tensors that f captures."""
 
-    def vjp(self, g: Leaves) -> Leaves:
-        """Jᵀg."""
-        return _grad(self.outputs, self.inputs, [g[i] for i in self.kept])
+    def obstacle(self, z: Leaves) -> str | None:
+        """Why the rules do not hold for this f, if they do not."""
+        ...
 
-    def jvp(self, u: Leaves) -> Leaves:
-        """Ju, as the derivative of g ↦ Jᵀg along u; that map is recorded once as well."""
-        if self._pulled is None:
-            with torch.enable_grad():
-                g = tuple(torch.zeros_like(leaf, requires_grad=True) for leaf in self.outputs)
-                self._pulled = g, _grad(self.outputs, self.inputs, list(g), create_graph=True)
-        g, pulled = self._pulled
-        dependent = [i for i, leaf in enumerate(pulled) if leaf.requires_grad]
-        pushed = _grad([pulled[i] for i in dependent], g, [u[i] for i in dependent])
-        full = [torch.zeros_like(leaf) for leaf in self.inputs]
-        for i, leaf in zip(self.kept, pushed, strict=True):
-            full[i] = leaf
-        return tuple(full)
-
-
-def _grad(
-    outputs: list[Tensor], inputs: Leaves, cotangents: list[Tensor], create_graph: bool = False
-) -> Leaves:
-    """autograd.grad on a kept graph, with zeros where an input is not reached."""
-    if not outputs:
-        return tuple(torch.zeros_like(leaf) for leaf in inputs)
-    found = torch.autograd.grad(
-        outputs, inputs, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True
-    )
-    return tuple(
-        torch.zeros_like(leaf) if got is None else got
-        for got, leaf in zip(found, inputs, strict=True)
-    )
+    def pull_back(self, z: Leaves, v: Leaves) -> list[Tensor | None]:
+        """The cotangents of ``tensors``."""
+        ...
 
 
 class Node(Function):
@@ -73,28 +50,46 @@ class Node(Function):
 
     @staticmethod
     @outside_compile
-    def forward(ctx: Any, solve: Solve, order: int, value: Leaves, *inputs: Tensor) -> Leaves:
+    def forward(
+        ctx: Any, solve: Solve, order: int, rules: Rules | None, value: Leaves, *inputs: Tensor
+    ) -> Leaves:
         """``value``. The inputs are the leaves of f(z), those of z, and z0's that want zeros.
 
-        z is detached on the first level; its cotangent v − g is then dropped by autograd.
+        z is detached on the first level; its cotangent v − g is then dropped by autograd. With
+        ``rules`` their tensors follow.
         """
-        ctx.solve, ctx.order, ctx.inputs = solve, order, inputs
-        return tuple(leaf.clone() for leaf in value)
+        ctx.solve, ctx.order, ctx.rules, ctx.inputs = solve, order, rules, inputs
+        out = tuple(leaf.clone() for leaf in value)
+        if rules is not None:
+            ctx.save_for_backward(*out)
+        return out
 
     @staticmethod
     @outside_compile
     def backward(ctx: Any, *v: Tensor) -> Any:
-        """g for f(z), v − g for z, zero for z0."""
-        size = len(v)
+        """g for f(z), v − g for z, zero for z0; or the cotangents of the captured tensors."""
+        refuse_legacy_vmap(v)
+        size, captured = len(v), len(ctx.rules.tensors) if ctx.rules else 0
+        starts = ctx.inputs[2 * size : len(ctx.inputs) - captured]
+        to_z0 = [torch.zeros_like(leaf) for leaf in starts]
         if torch.is_grad_enabled():
+            obstacle = None
+            if ctx.rules is not None:
+                z = ctx.saved_tensors
+                obstacle = ctx.rules.obstacle(z)
+                if obstacle is None:
+                    found = ctx.rules.pull_back(z, v)
+                    return (None,) * (4 + 2 * size) + (*to_z0, *found)
             g = LinearSolve.apply(ctx.solve, False, *v)
-            g = Guard.apply(ctx.order - 1, ctx.order, size, *g, *_anchors(ctx.inputs))
+            refusal = obstacle or _beyond(ctx.order)
+            g = Guard.apply(ctx.order - 1, refusal, size, *g, *_anchors(ctx.inputs))
+        elif transforms_active():  # vmap around a backward pass
+            g = LinearSolve.apply(ctx.solve, False, *v)
         else:
             g = ctx.solve(v, False)
-        wanted = ctx.needs_input_grad[3 + size :]
+        wanted = ctx.needs_input_grad[4 + size :]
         to_z = [a - b if want else None for a, b, want in zip(v, g, wanted, strict=False)]
-        to_z0 = [torch.zeros_like(leaf) for leaf in ctx.inputs[2 * size :]]
-        return (None, None, None, *g, *to_z, *to_z0)
+        return (None,) * 4 + (*g, *to_z, *to_z0, *(None,) * captured)
 
 
 class LinearSolve(Function):
@@ -102,16 +97,35 @@ class LinearSolve(Function):
 
     @staticmethod
     @outside_compile
-    def forward(ctx: Any, solve: Solve, tangent: bool, *v: Tensor) -> Leaves:
+    def forward(solve: Solve, tangent: bool, *v: Tensor) -> Leaves:
         """Mᵀv or, tangent, Mv."""
-        ctx.solve, ctx.tangent = solve, tangent
         return solve(v, tangent)
+
+    @staticmethod
+    @outside_compile
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep what solves."""
+        ctx.solve, ctx.tangent, *_ = inputs
 
     @staticmethod
     @outside_compile
     def backward(ctx: Any, *w: Tensor) -> Any:
         """The tangent solve."""
         return (None, None, *LinearSolve.apply(ctx.solve, not ctx.tangent, *w))
+
+    @staticmethod
+    @outside_compile
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        """One solve after the other: they share a graph that was recorded without a batch."""
+        solve, tangent, *v = inputs
+        pairs = list(zip(v, in_dims[2:], strict=True))
+        found = [
+            LinearSolve.apply(
+                solve, tangent, *[x if axis is None else x.select(axis, i) for x, axis in pairs]
+            )
+            for i in range(info.batch_size)
+        ]
+        return tuple(torch.stack(parts) for parts in zip(*found, strict=True)), (0,) * len(v)
 
 
 class Guard(Function):
@@ -124,9 +138,9 @@ class Guard(Function):
 
     @staticmethod
     @outside_compile
-    def forward(ctx: Any, depth: int, order: int, size: int, *tensors: Tensor) -> Leaves:
+    def forward(ctx: Any, depth: int, refusal: str, size: int, *tensors: Tensor) -> Leaves:
         """The tensors, unchanged."""
-        ctx.depth, ctx.order, ctx.anchors = depth, order, tensors[size:]
+        ctx.depth, ctx.refusal, ctx.anchors = depth, refusal, tensors[size:]
         return tuple(leaf.view_as(leaf) for leaf in tensors[:size])
 
     @staticmethod
@@ -134,33 +148,18 @@ class Guard(Function):
     def backward(ctx: Any, *w: Tensor) -> Any:
         """Pass on, one deeper, or raise."""
         if ctx.depth == 0:
-            raise DerivativeError(
-                f"expected at most {ctx.order} derivative(s) of this fixed point, received a "
-                f"request for more, which Implicit(order={ctx.order}) would answer wrongly; pass "
-                f"adjoint=Implicit(order={ctx.order + 1}) to fixed_point"
-            )
+            raise DerivativeError(ctx.refusal)
         if torch.is_grad_enabled():
-            w = Guard.apply(ctx.depth - 1, ctx.order, len(w), *w, *_anchors(ctx.anchors))
+            w = Guard.apply(ctx.depth - 1, ctx.refusal, len(w), *w, *_anchors(ctx.anchors))
         return (None, None, None, *w, *[torch.zeros_like(leaf) for leaf in ctx.anchors])
 
 
-def depends_on_others(outputs: Leaves, inputs: Leaves) -> bool:
-    """Whether the graph of the outputs ends in a tensor that is not one of the inputs."""
-    own = {id(leaf) for leaf in inputs}
-    stack = [leaf.grad_fn for leaf in outputs if leaf.grad_fn is not None]
-    if any(leaf.grad_fn is None and leaf.requires_grad and id(leaf) not in own for leaf in outputs):
-        return True
-    seen = set(stack)
-    while stack:
-        node = stack.pop()
-        variable = getattr(node, "variable", None)
-        if variable is not None and id(variable) not in own:
-            return True
-        for following, _ in node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                stack.append(following)
-    return False
+def _beyond(order: int) -> str:
+    return (
+        f"expected at most {order} derivative(s) of this fixed point, received a request for more, "
+        f"which its adjoint would answer wrongly; pass adjoint=Implicit(order={order + 1}), or "
+        "Implicit() for every order, to fixed_point"
+    )
 
 
 def _anchors(tensors: tuple[Tensor, ...]) -> list[Tensor]:

@@ -1,17 +1,16 @@
 """PyTorch as fpicore's entry sees it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 import fpicore
 from fpicore import (
     AbstractPullBack,
     Backward,
-    DerivativeError,
     Forward,
     InputError,
     Iteration,
@@ -22,10 +21,15 @@ from fpicore import (
     Stats,
 )
 
-from ._autodiff import Linearization, Node, depends_on_others
+from ._autodiff import Node
+from ._capture import capture, depends_on_others
 from ._device import TorchDeviceOps
 from ._evaluation import outside_compile, unwritten, watched, without_autocast
+from ._explicit import ExplicitSolver, LazyRules, solve_under_transforms
+from ._frozen import Frozen
+from ._levels import is_wrapped, transforms_active
 from ._ops import TorchOps
+from ._products import Linearization
 from ._recorded import TorchRecordedOps
 
 
@@ -74,11 +78,16 @@ class TorchBackend:
     @outside_compile
     def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack) -> Outcome:
         """Solve without recording; then attach the gradient level by level."""
-        _refuse_transforms()
+        frozen = Frozen(problem)
+        if transforms_active():
+            z, results, stats, backward = solve_under_transforms(
+                problem, frozen, iteration, adjoint, self.ops
+            )
+            return z, results, stats, _aux(problem, frozen, z), backward
         ops = self.ops(problem.leaves, problem.batch_ndim)
         device = problem.leaves[0].device.type
         with torch.no_grad(), without_autocast(device) as resume:
-            f = resume(watched(problem.map))
+            f = resume(watched(frozen))
             start = tuple([leaf.detach() for leaf in problem.leaves])
             z, results, stats, memory = iteration.run(ops, f, start)
             # f may have returned a tensor that the caller holds, and z0 may be the answer.
@@ -86,21 +95,23 @@ class TorchBackend:
         backward = None
         if torch.is_grad_enabled():
             backward = Backward()
-            z = _attach(problem, adjoint.forward(iteration, memory), adjoint, ops, z, backward)
-        aux = problem.evaluate(z)[1] if problem.has_aux else None
-        return z, results, stats, aux, backward
+            forward = adjoint.forward(iteration, memory)
+            z = _attach(self, problem, frozen, forward, adjoint, z, backward)
+        else:
+            frozen.take_effect(z)
+        return z, results, stats, _aux(problem, frozen, z), backward
 
     @outside_compile
     def unroll(self, problem: Problem, iteration: Iteration, segment: int | None) -> Outcome:
         """Iterate under autograd's eyes; in its absence the plain solve is the same."""
         eps = self.ops(problem.leaves, problem.batch_ndim).eps
-        device = problem.leaves[0].device
+        device, frozen = problem.leaves[0].device, Frozen(problem)
         ops = TorchRecordedOps(problem.batch_ndim, eps, device, segment)
         with without_autocast(device.type) as resume:
-            f = resume(unwritten(problem.map))
+            f = resume(unwritten(frozen))
             z, results, stats, _ = iteration.run(ops, f, problem.leaves)
-        aux = problem.evaluate(z)[1] if problem.has_aux else None
-        return z, results, stats, aux, None
+        frozen.take_effect(z)
+        return z, results, stats, _aux(problem, frozen, z), None
 
     @torch.no_grad()
     def solve_adjoint(
@@ -115,47 +126,52 @@ class TorchBackend:
         return fpicore.map_leaves(tree, _is_tensor, Tensor.detach)
 
     def is_concrete(self, results: Results) -> bool:
-        """Always: torch.compile breaks its graph around a solve."""
-        return True
+        """Outside of vmap; torch.compile breaks its graph around a solve."""
+        return not (isinstance(results.codes, Tensor) and is_wrapped(results.codes))
+
+
+def _aux(problem: Problem, frozen: Frozen, z: Leaves) -> Any:
+    """The auxiliary output of f at z."""
+    return frozen.run(problem.evaluate, z)[1] if problem.has_aux else None
 
 
 def _attach(
+    backend: TorchBackend,
     problem: Problem,
+    frozen: Frozen,
     forward: Forward,
     adjoint: AbstractPullBack,
-    ops: TorchOps,
     value: Leaves,
     record: Backward,
 ) -> Leaves:
     """value, with the pull-back of the fixed point exact to ``adjoint.order``."""
     inputs = tuple(leaf.clone().requires_grad_() for leaf in value)
-    outputs = problem.map(inputs)
+    found = None
+    if adjoint.order is None:
+        found = frozen.lasting(partial(capture, frozen), inputs)
+        frozen.warn_of(found.written)
+    outputs = frozen.lasting(frozen, inputs) if found is None else found.outputs
     starts = [leaf for leaf in problem.leaves if leaf.requires_grad and leaf.is_leaf]
-    if not starts and not depends_on_others(outputs, inputs):
+    if not starts and not depends_on_others(outputs, set(map(id, inputs))):
         return value
     line = Linearization(outputs, inputs)
 
     def solve(v: Leaves, tangent: bool) -> Leaves:
         product = line.jvp if tangent else line.vjp
+        ops = backend.ops(value, problem.batch_ndim)
         with without_autocast(value[0].device.type) as resume:
             g, results, stats = adjoint.pull_back(ops, resume(product), v, forward, tangent)
         record.note(results, stats)
         adjoint.conclude(results, stats)
         return g
 
+    rules = None
+    if found is not None:
+        solver = ExplicitSolver(forward.iteration, adjoint, backend.ops, record)
+        rules = LazyRules(found, solver, problem.batch_ndim)
     fixed = tuple(leaf.detach() for leaf in inputs)
-    out = Node.apply(solve, adjoint.order, value, *outputs, *fixed, *starts)
-    for _ in range(1, adjoint.order):
-        out = Node.apply(solve, adjoint.order, value, *problem.map(out), *out)
+    order, tensors = adjoint.order or 1, rules.tensors if rules else ()
+    out = Node.apply(solve, order, rules, value, *outputs, *fixed, *starts, *tensors)
+    for _ in range(1, order):
+        out = Node.apply(solve, order, None, value, *frozen(out), *out)
     return out
-
-
-def _refuse_transforms() -> None:
-    """torch.func and dual numbers would go through the iteration or past the node unseen."""
-    functorch = torch._C._are_functorch_transforms_active()
-    if functorch or forward_ad._current_level >= 0:
-        raise DerivativeError(
-            "expected plain autograd (backward, torch.autograd.grad), received a torch.func "
-            "transform or forward-mode AD, which fpicore_torch does not support yet; take the "
-            "gradient with torch.autograd"
-        )

@@ -133,6 +133,8 @@ class TorchDeviceOps(TorchOps):
     def _coefficients(self, weights: Tensor, matrix: Tensor) -> Tensor:
         return weights.to(matrix.dtype)
 
-    def _spread(self, s: Tensor, a: Tensor) -> Tensor:
+    def _spread(self, s: Any, a: Tensor) -> Any:
+        if isinstance(s, float):  # one for the whole batch
+            return s
         column = s.view(*s.shape, *(1,) * (a.ndim - self.batch_ndim))
         return column if column.dtype == torch.bool else column.to(a.real.dtype)

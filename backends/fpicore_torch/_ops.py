@@ -135,7 +135,7 @@ class TorchOps(HostNumbers):
         return torch.from_numpy(weights.astype(_NUMPY[matrix.dtype]))
 
     def _spread(self, s: Any, a: Tensor) -> Any:
-        if not self.batch_ndim:
+        if not self.batch_ndim or isinstance(s, float):
             return s
         column = torch.from_numpy(s.reshape(s.shape + (1,) * (a.ndim - self.batch_ndim)))
         return column if column.dtype == torch.bool else column.to(a.real.dtype)

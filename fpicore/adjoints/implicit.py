@@ -43,9 +43,10 @@ class Implicit(AbstractPullBack):
             or 1e-4 where that is 0.
         max_steps: most solver steps; None takes the forward max_steps. The fallback has as many
             again.
-        order: derivatives up to this order are right in PyTorch and TensorFlow, at the price of
-            one more evaluation of f a level; higher ones raise `DerivativeError`. JAX and its
-            transforms differentiate to every order whatever is given here.
+        order: None gives every order in JAX and PyTorch and the first in TensorFlow. A number k
+            attaches k levels in PyTorch's plain autograd and in TensorFlow, each at the price of
+            one more evaluation of f: derivatives up to order k are right whatever f does, higher
+            ones raise `DerivativeError`. JAX differentiates to every order whatever is given.
         on_failure: "warn", "raise" or "ignore" when an eager backward pass does not converge;
             traced JAX warns through a host callback, other traced code cannot.
         callback: called with (results, stats) of each adjoint solve: at once in eager
@@ -60,7 +61,7 @@ class Implicit(AbstractPullBack):
     max_steps: int | None = None
     fallback: AnySolver | None = Anderson()  # noqa: RUF009  (frozen)
     reuse: bool = False
-    order: int = 1
+    order: int | None = None
     on_failure: str = "warn"
     callback: Callable[[Results, Stats], Any] | None = None
 
@@ -82,7 +83,8 @@ class Implicit(AbstractPullBack):
                 "expected a solver such as Anderson() with reuse=True, received "
                 f"{self.solver!r}, which takes no preconditioner"
             )
-        check_count("order", self.order, 1)
+        if self.order is not None:
+            check_count("order", self.order, 1)
         check_on_failure(self.on_failure)
         if self.callback is not None and not callable(self.callback):
             raise InputError(f"expected callback to be callable, received {self.callback!r}")
@@ -108,7 +110,7 @@ class Implicit(AbstractPullBack):
             max_steps=self.max_steps or forward.iteration.max_steps,
         )
         solver = self.solver or forward.iteration.solver
-        if self.reuse and isinstance(solver, AbstractSolver):
+        if self.reuse and forward.memory is not None and isinstance(solver, AbstractSolver):
             carry = equation.preconditioned(ops, solver, partial(_estimate, ops, forward, tangent))
         else:
             carry = equation.solve(ops, solver, equation.right)

@@ -1,0 +1,149 @@
+"""Solves of an equation whose captured tensors are explicit."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fpicore import (
+    AbstractPullBack,
+    Backward,
+    DerivativeError,
+    Forward,
+    Iteration,
+    Leaves,
+    Problem,
+    Results,
+    Stats,
+)
+
+from ._capture import Captured, Explicit, capture, check
+from ._evaluation import watched, without_autocast
+from ._frozen import Frozen
+from ._levels import is_batched, is_wrapped, refuse_legacy_vmap, refuse_tracing
+from ._ops import TorchOps
+from ._products import Linearization
+from ._transforms import Equation, Root, pull_back
+
+MakeOps = Callable[[Leaves, int], TorchOps]
+
+
+class ExplicitSolver:
+    """How an `Equation` is solved on plain tensors, whatever transforms are around it."""
+
+    def __init__(
+        self,
+        iteration: Iteration,
+        adjoint: AbstractPullBack,
+        ops: MakeOps,
+        record: Backward,
+        frozen: Frozen | None = None,
+    ) -> None:
+        """``record`` is told of each linear solve; ``frozen`` is what f is made of."""
+        self.frozen = frozen
+        self.iteration, self.adjoint, self.ops, self.record = iteration, adjoint, ops, record
+        self.outcome: tuple[Results, Stats] | None = None
+
+    def equation(self, explicit: Explicit, size: int, batch_ndim: int) -> Equation:
+        """The equation z = f(T, z), solved by this."""
+        solve = partial(self.solve, explicit)
+        order = self.adjoint.order
+        return Equation(explicit, size, batch_ndim, order, solve, self.solve_linear)
+
+    @torch.no_grad()
+    def solve(self, root: Explicit, equation: Equation, tensors: Leaves, z0: Leaves) -> Leaves:
+        """z*, and five tensors of the batch shape that tell how the solve went."""
+        check(equation.explicit, root, tensors, z0)
+        ops = self.ops(z0, equation.batch_ndim)
+        with without_autocast(z0[0].device.type) as resume:
+            f = resume(watched(partial(equation.explicit, tensors)))
+            z, results, stats, _ = self.iteration.run(ops, f, z0)
+            if self.frozen is not None:
+                self.frozen.take_effect(z, f)
+        self.outcome = results, stats
+        shape = z0[0].shape[: equation.batch_ndim]
+        numbers = [torch.as_tensor(x) for x in (results.codes, *stats)]
+        return *[leaf.clone() for leaf in z], *[x.expand(shape).clone() for x in numbers]
+
+    @torch.no_grad()
+    def solve_linear(
+        self, equation: Equation, tangent: bool, tensors: Leaves, z: Leaves, v: Leaves
+    ) -> Leaves:
+        """g = Jᵀg + v or, tangent, g = Jg + v."""
+        refuse_legacy_vmap(v)
+        inputs = tuple([leaf.detach().clone().requires_grad_() for leaf in z])
+        with torch.enable_grad():
+            # A checkpoint in f recomputes with the captured tensors themselves, and saves as many
+            # tensors as here only if these require gradients as those do.
+            detached = tuple([x.detach().requires_grad_(x.requires_grad) for x in tensors])
+            line = Linearization(equation.explicit(detached, inputs), inputs)
+        ops = self.ops(inputs, equation.batch_ndim)
+        product = line.jvp if tangent else line.vjp
+        forward = Forward(self.iteration)
+        with without_autocast(z[0].device.type) as resume:
+            g, results, stats = self.adjoint.pull_back(ops, resume(product), v, forward, tangent)
+        self.record.note(results, stats)
+        self.adjoint.conclude(results, stats)
+        return tuple([leaf.clone() for leaf in g])
+
+
+class LazyRules:
+    """Derivatives of every order for a fixed point that is already found."""
+
+    def __init__(self, found: Captured, solver: ExplicitSolver, batch_ndim: int) -> None:
+        """The captured tensors are aliased, so that an enclosing capture sees them."""
+        self.tensors = tuple([leaf.view_as(leaf) for leaf in found.tensors])
+        self._root, self._outputs = found.explicit, tuple([x.detach() for x in found.outputs])
+        self._equation = solver.equation(found.explicit, len(found.outputs), batch_ndim)
+
+    def obstacle(self, z: Leaves) -> str | None:
+        """What keeps f at z from being a function of the tensors, if anything does."""
+        try:
+            again = check(self._root, self._root, self.tensors, z)
+        except DerivativeError as error:
+            return str(error)
+        return None if _agree(again, self._outputs) else _DRIFTED
+
+    def pull_back(self, z: Leaves, v: Leaves) -> list[Tensor | None]:
+        """(∂f/∂T)ᵀg, to be differentiated again."""
+        return pull_back(self._equation, self.tensors, z, v)
+
+
+_DRIFTED = (
+    "expected f to give at the fixed point what it gave when it was solved, received another "
+    "value; something that f reads has changed in between, so a second derivative would be that "
+    "of another map. Leave it as it was until the backward pass, or pass adjoint=Implicit(order=2) "
+    "or higher"
+)
+
+
+def _agree(a: Leaves, b: Leaves) -> bool:
+    """Whether two evaluations are the same but for rounding."""
+    return all(
+        torch.allclose(x, y, rtol=(e := torch.finfo(x.dtype).eps ** 0.75), atol=e, equal_nan=True)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def solve_under_transforms(
+    problem: Problem,
+    frozen: Frozen,
+    iteration: Iteration,
+    adjoint: AbstractPullBack,
+    ops: MakeOps,
+) -> tuple[Leaves, Results, Stats, Backward]:
+    """The fixed point as a function that torch.func and forward-mode AD know how to transform."""
+    refuse_tracing()
+    start = tuple([leaf.detach() for leaf in problem.leaves])
+    found = capture(frozen, start)
+    solver = ExplicitSolver(iteration, adjoint, ops, Backward(), frozen)
+    equation = solver.equation(found.explicit, len(start), problem.batch_ndim)
+    # Aliases, so that an enclosing capture sees them.
+    tensors = [leaf.view_as(leaf) for leaf in found.tensors]
+    out: Any = Root.apply(equation, *start, *tensors)
+    z, (codes, *numbers) = out[: len(start)], out[len(start) :]
+    if (is_wrapped(codes) and is_batched(codes)) or solver.outcome is None:
+        return z, Results(codes), Stats(*numbers), solver.record
+    return z, *solver.outcome, solver.record
