@@ -31,6 +31,7 @@ from ._levels import is_wrapped, transforms_active
 from ._ops import TorchOps
 from ._products import Linearization
 from ._recorded import TorchRecordedOps
+from ._reversed import reversed_solve
 
 
 def _is_tensor(x: Any) -> bool:
@@ -112,6 +113,13 @@ class TorchBackend:
             z, results, stats, _ = iteration.run(ops, f, problem.leaves)
         frozen.take_effect(z)
         return z, results, stats, _aux(problem, frozen, z), None
+
+    @outside_compile
+    def reverse(self, problem: Problem, iteration: Iteration, sweep: Any) -> Outcome:
+        """Iterate, with a node whose backward pass runs the iteration backwards."""
+        ops, frozen = self.ops(problem.leaves, problem.batch_ndim), Frozen(problem)
+        z, results, stats, record = reversed_solve(frozen, problem.leaves, ops, iteration, sweep)
+        return z, results, stats, _aux(problem, frozen, z), record
 
     @torch.no_grad()
     def solve_adjoint(
