@@ -1,6 +1,7 @@
 """JAX as fpicore's entry sees it."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -79,7 +80,9 @@ class JaxBackend:
         frozen = lax.stop_gradient(constants)
         staged = any(isinstance(x, Tracer) for x in (*start, *frozen))
         ops = self.ops(start, problem.batch_ndim, staged)
-        z, results, stats, memory = iteration.run(ops, partial(f, frozen), start)
+        # What is concrete need not pass through the derivative that may be recorded around it.
+        with nullcontext() if staged else jax.core.eval_context():
+            z, results, stats, memory = iteration.run(ops, partial(f, frozen), start)
         z = lax.stop_gradient(z)
         ops = self.ops(start, problem.batch_ndim)
         forward = adjoint.forward(iteration, lax.stop_gradient(memory))

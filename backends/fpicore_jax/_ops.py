@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.core import Tracer
 
 from fpicore import Process
 
@@ -129,7 +130,9 @@ class JaxOps:
         return jnp.moveaxis(lax.fori_loop(0, rows.shape[0], eliminate, rows)[:, -1], 0, -1)
 
     def cond(self, predicate: Array, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
-        """lax.cond."""
+        """lax.cond under a trace: outside of it every call would compile its branches anew."""
+        if not isinstance(predicate, Tracer):
+            return true() if predicate else false()
         return lax.cond(predicate, true, false)
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import _tree as tree
 from .._adjoint import AbstractPullBack, Forward, Product
@@ -53,6 +53,7 @@ class Implicit(AbstractPullBack):
     fallback: AbstractSolver | None = None
     reuse: bool = False
     order: int = 1
+    exact: ClassVar[bool] = True
     on_failure: str = "warn"
     callback: Callable[[Results, Stats], Any] | None = None
 
