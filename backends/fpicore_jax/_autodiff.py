@@ -12,7 +12,7 @@ and a cached one would hold the constants of an earlier call.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,17 +22,33 @@ from fpicore import AbstractPullBack, Forward, Leaves
 
 from ._linear import Product, solve_linear
 from ._ops import JaxOps
+from ._varying import Axes, axes_of, check_local, vary
 
 
-def close(f: Callable[[Leaves], Leaves], z: Leaves) -> tuple[Callable[..., Leaves], list[Any]]:
-    """f as a function of (constants, z), and the constants."""
+class Closed(NamedTuple):
+    """f, with what it closes over made explicit."""
+
+    f: Callable[..., Leaves]
+    """Of (constants, z)."""
+    constants: list[Any]
+    axes: Axes
+    """Of a mesh, along which z varies once f was applied to it."""
+
+
+def close(f: Callable[[Leaves], Leaves], z: Leaves) -> Closed:
+    """Trace f at z, and once more under shard_map if f makes z vary along further axes."""
     closed = jax.make_jaxpr(lambda *leaves: f(leaves))(*z)
+    axes = axes_of(*map(jax.typeof, z), *closed.out_avals)
+    if any(axes_of(jax.typeof(leaf)) != axes for leaf in z):
+        closed = jax.make_jaxpr(lambda *leaves: f(leaves))(*[vary(leaf, axes) for leaf in z])
+    if axes:
+        check_local(closed.jaxpr, axes)
 
     def explicit(constants: list[Any], z: Leaves) -> Leaves:
         call = jax_core.jaxpr_as_fun(jax_core.ClosedJaxpr(closed.jaxpr, constants))
         return tuple(call(*z))
 
-    return explicit, list(closed.consts)
+    return Closed(explicit, list(closed.consts), axes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +100,7 @@ def _tangent(rule: _Rule, primals: Any, tangents: Any) -> Any:
     _, right = jax.jvp(lambda c: push(c, still[1]), still[:1], ([tangents[1][i] for i in smooth],))
     _, jvp = jax.linearize(lambda u: push(still[0], u), still[1])
     forward = Forward(rule.iteration, memory)
+    right = tuple(vary(leaf, rule.ops.axes) for leaf in right)
     product = Product(jvp, z)
     u = solve_linear(product, right, rule.adjoint, forward, rule.ops, (*z, *moving))
     return z, u

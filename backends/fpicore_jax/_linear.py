@@ -234,7 +234,9 @@ def _transpose(cotangents: Any, *operands: Any, equation: Equation) -> Any:
     turned = replace(equation, tangent=not equation.tangent)
     found = _linear_p.bind(*given, *right, equation=turned)
     linear = [ad.is_undefined_primal(leaf) for leaf in v]
-    return [None] * len(given) + [g if is_v else None for is_v, g in zip(linear, found, strict=True)]
+    return [None] * len(given) + [
+        g if is_v else None for is_v, g in zip(linear, found, strict=True)
+    ]
 
 
 def _batch(axis: Any, operands: Any, dims: Any, *, equation: Equation) -> Any:
