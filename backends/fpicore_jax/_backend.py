@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.core import Tracer
+from jax.core import Tracer, eval_context
 
 import fpicore
 from fpicore import (
@@ -82,7 +82,7 @@ class JaxBackend:
         staged = any(isinstance(x, Tracer) for x in (*start, *frozen))
         ops = self.ops(start, problem.batch_ndim, staged, axes)
         # What is concrete need not pass through the derivative that may be recorded around it.
-        with nullcontext() if staged else jax.core.eval_context():
+        with nullcontext() if staged else eval_context():
             z, results, stats, memory = iteration.run(ops, partial(f, frozen), start)
         z = lax.stop_gradient(z)
         forward = adjoint.forward(iteration, lax.stop_gradient(memory))
