@@ -9,7 +9,7 @@ iteration itself.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ._iterate import Iteration
 from ._ops import Ops
@@ -47,6 +47,9 @@ class AbstractPullBack(AbstractAdjoint):
     order: int | None = 1
     """Derivatives of this order and below are right; higher ones are refused, unless the
     framework gives them all. None: as many as the framework can give."""
+    exact: ClassVar[bool] = False
+    """Whether g is the solution and not an approximation of it. Only an exact g has derivatives
+    that mean something where the framework could differentiate without end."""
     on_failure: str = "warn"
     """"warn", "raise" or "ignore" when the computation of g fails."""
     callback: Callable[[Results, Stats], Any] | None = None

@@ -205,9 +205,6 @@ def test_same_function_with_another_closure(lab: Lab) -> None:
         np.testing.assert_allclose(found, 0.32 * theta, rtol=1e-9)
 
 
-@pytest.mark.bug(
-    "outside of jit the derivative rule evaluates f once for each of its products", lab="jax"
-)
 def test_linearisation_costs_one_evaluation(lab: Lab) -> None:
     theta = lab.tensor(THETA)
     counted, count = lab.counted(lambda z, t: t - 0.5 * lab.xp.sin(z))

@@ -9,7 +9,6 @@ import pytest
 jax = pytest.importorskip("jax", reason="jax is not installed")
 
 import jax.numpy as jnp  # noqa: E402
-from jax.test_util import check_grads  # noqa: E402
 
 import fpicore_jax as fpi  # noqa: E402
 from fpicore import Result  # noqa: E402
@@ -41,47 +40,6 @@ def value(theta: Any, **options: Any) -> Any:
 
 def slope(theta: np.ndarray) -> np.ndarray:
     return sine_derivative(theta.ravel(), 1).reshape(theta.shape)
-
-
-def total(theta: Any) -> Any:
-    return value(theta).sum()
-
-
-@pytest.mark.parametrize("second", [jax.grad, "forward"], ids=["reverse", "forward"])
-def test_third_order(second: Any) -> None:
-    """Reverse three times, and forward over reverse over forward."""
-    if second == "forward":
-        unit = jnp.ones(2)
-        push = lambda f: lambda t: jax.jvp(f, (t,), (unit,))[1]  # noqa: E731
-        third = push(jax.grad(push(total)))
-    else:
-        first = lambda t: jax.grad(total)(t).sum()  # noqa: E731
-        third = jax.grad(lambda t: jax.grad(first)(t).sum())
-    found = jax.jit(third)(jnp.asarray(THETA))
-    np.testing.assert_allclose(found, sine_derivative(THETA, 3), rtol=1e-7)
-
-
-@pytest.mark.parametrize("transform", ["jacrev", "jacfwd", "jacfwd-jit", "linearize", "jvp", "vjp"])
-def test_first_order_transforms(transform: str) -> None:
-    theta, unit = jnp.asarray(THETA), jnp.ones(2)
-    found = {
-        "jacrev": lambda: jnp.diag(jax.jacrev(value)(theta)),
-        "jacfwd": lambda: jnp.diag(jax.jacfwd(value)(theta)),
-        "jacfwd-jit": lambda: jnp.diag(jax.jit(jax.jacfwd(value))(theta)),
-        "linearize": lambda: jax.linearize(value, theta)[1](unit),
-        "jvp": lambda: jax.jvp(value, (theta,), (unit,))[1],
-        "vjp": lambda: jax.vjp(value, theta)[1](unit)[0],
-    }[transform]()
-    np.testing.assert_allclose(found, slope(THETA), rtol=1e-9)
-
-
-def test_hessian() -> None:
-    found = jax.jit(jax.hessian(total))(jnp.asarray(THETA))
-    np.testing.assert_allclose(found, np.diag(sine_derivative(THETA, 2)), rtol=1e-8, atol=1e-10)
-
-
-def test_check_grads() -> None:
-    check_grads(jax.jit(value), (jnp.asarray(THETA),), order=1, rtol=1e-5)
 
 
 def test_vmap_equals_batch() -> None:

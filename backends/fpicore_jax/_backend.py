@@ -1,6 +1,7 @@
 """JAX as fpicore's entry sees it."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.core import Tracer
+from jax.core import Tracer, eval_context
 
 import fpicore
 from fpicore import (
@@ -26,6 +27,7 @@ from fpicore import (
 from ._autodiff import attach, close
 from ._ops import JaxOps, JaxRecordedOps
 from ._reversed import reversed_solve
+from ._varying import Axes, vary
 
 
 def _check_array(leaf: Any, what: str) -> None:
@@ -67,22 +69,23 @@ class JaxBackend:
         alike = new.shape == old.shape and new.dtype == old.dtype
         return lax.convert_element_type(new, old.dtype) if alike else None
 
-    def ops(self, leaves: Leaves, batch_ndim: int, staged: bool = True) -> JaxOps:
+    def ops(self, leaves: Leaves, batch_ndim: int, staged: bool = True, axes: Axes = ()) -> JaxOps:
         """Numbers as wide as the widest leaf, at least float32."""
         wide = [jnp.promote_types(jnp.finfo(leaf.dtype).dtype, jnp.float32) for leaf in leaves]
         eps = fpicore.accumulation_eps(tuple(self.dtype_name(leaf) for leaf in leaves))
-        return JaxOps(batch_ndim, eps, jnp.result_type(*wide), staged)
+        return JaxOps(batch_ndim, eps, jnp.result_type(*wide), staged, axes)
 
     def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack) -> Outcome:
         """Solve apart from any derivative, then attach it."""
-        f, constants = close(problem.map, problem.leaves)
-        start = lax.stop_gradient(problem.leaves)
+        f, constants, axes = close(problem.map, problem.leaves)
+        start = tuple(vary(lax.stop_gradient(leaf), axes) for leaf in problem.leaves)
         frozen = lax.stop_gradient(constants)
         staged = any(isinstance(x, Tracer) for x in (*start, *frozen))
-        ops = self.ops(start, problem.batch_ndim, staged)
-        z, results, stats, memory = iteration.run(ops, partial(f, frozen), start)
+        ops = self.ops(start, problem.batch_ndim, staged, axes)
+        # What is concrete need not pass through the derivative that may be recorded around it.
+        with nullcontext() if staged else eval_context():
+            z, results, stats, memory = iteration.run(ops, partial(f, frozen), start)
         z = lax.stop_gradient(z)
-        ops = self.ops(start, problem.batch_ndim)
         forward = adjoint.forward(iteration, lax.stop_gradient(memory))
         z = attach(f, z, constants, forward, adjoint, ops)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
@@ -90,17 +93,20 @@ class JaxBackend:
 
     def unroll(self, problem: Problem, iteration: Iteration, segment: int | None) -> Outcome:
         """A scan over max_steps, which JAX differentiates in every mode and order."""
-        ops = self.ops(problem.leaves, problem.batch_ndim)
-        recorded = JaxRecordedOps(ops.batch_ndim, ops.eps, ops.dtype, True, segment)
-        z, results, stats, _ = iteration.run(recorded, problem.map, problem.leaves)
+        f, constants, axes = close(problem.map, problem.leaves)
+        start = tuple(vary(leaf, axes) for leaf in problem.leaves)
+        ops = self.ops(start, problem.batch_ndim)
+        recorded = JaxRecordedOps(ops.batch_ndim, ops.eps, ops.dtype, True, axes, segment)
+        z, results, stats, _ = iteration.run(recorded, partial(f, constants), start)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, lax.stop_gradient(stats), aux, None
 
     def reverse(self, problem: Problem, iteration: Iteration, sweep: Any) -> Outcome:
         """A custom_vjp over z0 and all that f closes over."""
-        f, constants = close(problem.map, problem.leaves)
-        make_ops = partial(self.ops, problem.leaves, problem.batch_ndim)
-        z, results, stats = reversed_solve(f, problem.leaves, constants, make_ops, iteration, sweep)
+        f, constants, axes = close(problem.map, problem.leaves)
+        start = tuple(vary(leaf, axes) for leaf in problem.leaves)
+        make_ops = partial(self.ops, start, problem.batch_ndim, axes=axes)
+        z, results, stats = reversed_solve(f, start, constants, make_ops, iteration, sweep)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, lax.stop_gradient(stats), aux, None
 
@@ -108,10 +114,10 @@ class JaxBackend:
         self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack
     ) -> tuple[Leaves, Results, Stats]:
         """The adjoint solve itself, staged only if something in it is traced."""
-        v = problem.leaves
-        product, constants = close(problem.map, v)
+        product, constants, axes = close(problem.map, problem.leaves)
+        v = tuple(vary(leaf, axes) for leaf in problem.leaves)
         staged = any(isinstance(x, Tracer) for x in (*v, *constants))
-        ops = self.ops(v, problem.batch_ndim, staged)
+        ops = self.ops(v, problem.batch_ndim, staged, axes)
         return adjoint.pull_back(ops, partial(product, constants), v, Forward(iteration))
 
     def detach(self, tree: Any) -> Any:

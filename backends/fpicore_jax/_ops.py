@@ -9,8 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.core import Tracer
 
-from fpicore import Process
+from fpicore import Leaves, Process
+
+from ._varying import Axes, vary
 
 _EXACT = lax.Precision.HIGHEST
 """No shortcut through TF32 or bfloat16 on an accelerator: Gram matrices cannot afford it."""
@@ -56,6 +59,8 @@ class JaxOps:
     """Of the numbers."""
     staged: bool
     """Whether the loop must be staged because something in it is a tracer."""
+    axes: Axes = ()
+    """Of a mesh under shard_map, along which the state varies."""
     traced = True
     xp = JaxNumbers
 
@@ -78,7 +83,7 @@ class JaxOps:
 
     def history(self, leaf: Array, length: int) -> Array:
         """Zeros, in float32 if the leaf is narrower."""
-        return jnp.zeros((length, *leaf.shape), self._wide(leaf).dtype)
+        return vary(jnp.zeros((length, *leaf.shape), self._wide(leaf).dtype), self.axes)
 
     def store(self, history: Array, slot: Array, leaf: Array) -> Array:
         """Overwrite a slot."""
@@ -104,11 +109,12 @@ class JaxOps:
 
     def numbers(self, leaf: Array, fill: float, shape: tuple[int, ...] = ()) -> Array:
         """A filled array."""
-        return jnp.full((*leaf.shape[: self.batch_ndim], *shape), fill, self.dtype)
+        full = jnp.full((*leaf.shape[: self.batch_ndim], *shape), fill, self.dtype)
+        return vary(full, self.axes)
 
     def scalar(self, value: float) -> Array:
         """One number."""
-        return jnp.asarray(value, self.dtype)
+        return vary(jnp.asarray(value, self.dtype), self.axes)
 
     def solve(self, matrix: Array, right: Array) -> Array:
         """Elimination without pivots, the batch along the last axis.
@@ -129,7 +135,9 @@ class JaxOps:
         return jnp.moveaxis(lax.fori_loop(0, rows.shape[0], eliminate, rows)[:, -1], 0, -1)
 
     def cond(self, predicate: Array, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
-        """lax.cond."""
+        """lax.cond under a trace: outside of it every call would compile its branches anew."""
+        if not isinstance(predicate, Tracer):
+            return true() if predicate else false()
         return lax.cond(predicate, true, false)
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
@@ -140,8 +148,8 @@ class JaxOps:
         """
         if self.staged:
             return lax.while_loop(
-                partial(process.active, self),
-                lambda c: process.update(self, c, f(c.z)),
+                partial(self._goes_on, process),
+                lambda c: process.update(self, c, self._alike(f(c.z))),
                 carry,
             )
         while _active(self, process, carry):
@@ -151,6 +159,14 @@ class JaxOps:
     def report(self, number: Array, integer: bool = False) -> Array:
         """As it is, or as int32."""
         return number.astype(jnp.int32) if integer else number
+
+    def _goes_on(self, process: Process, carry: Any) -> Array:
+        """All devices of a shard_map until the last: f and derivatives may hold collectives."""
+        active = process.active(self, carry)
+        return lax.pmax(active.astype(jnp.int32), self.axes) > 0 if self.axes else active
+
+    def _alike(self, leaves: Leaves) -> Leaves:
+        return tuple(vary(leaf, self.axes) for leaf in leaves)
 
     def _inner(self, a: Array) -> tuple[int, ...]:
         return tuple(range(self.batch_ndim, a.ndim))
@@ -172,7 +188,7 @@ class JaxOps:
 class JaxRecordedOps(JaxOps):
     """A loop of fixed length, whose steps do nothing once all systems have stopped."""
 
-    segment: int | None
+    segment: int | None = None
     """Steps that are recomputed as one in the backward pass; None keeps them all."""
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
@@ -180,9 +196,9 @@ class JaxRecordedOps(JaxOps):
 
         def step(c: Any, _: None) -> Any:
             def update(c: Any) -> Any:
-                return process.update(self, c, f(c.z))
+                return process.update(self, c, self._alike(f(c.z)))
 
-            return lax.cond(process.active(self, c), update, lambda c: c, c), None
+            return lax.cond(self._goes_on(process, c), update, lambda c: c, c), None
 
         if self.segment is None:
             return lax.scan(step, carry, length=process.limit)[0]

@@ -9,7 +9,7 @@ from jax.core import Tracer
 
 from fpicore import Iteration, Leaves, Results, Stats, outcome
 
-from ._autodiff import conclude
+from ._linear import conclude
 from ._ops import JaxOps
 
 

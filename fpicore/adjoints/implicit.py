@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from .. import _tree as tree
 from .._adjoint import AbstractPullBack, Forward, Product
@@ -62,6 +62,7 @@ class Implicit(AbstractPullBack):
     fallback: AnySolver | None = Anderson()  # noqa: RUF009  (frozen)
     reuse: bool = False
     order: int | None = None
+    exact: ClassVar[bool] = True
     on_failure: str = "warn"
     callback: Callable[[Results, Stats], Any] | None = None
 

@@ -1,0 +1,271 @@
+"""The adjoint equation u = Ju + v as a primitive of JAX, linear in v.
+
+`lax.custom_linear_solve` would do, but for two things. It stages its loops, and what is staged is
+compiled anew in every un-jitted backward pass; and it is differentiable without end, which an
+approximation of u must not be. This primitive stages only what is traced, and otherwise runs the
+loop in Python, as the forward solve does: JAX calls its implementation with concrete arrays.
+
+Its operands are the residuals of the linearisation J, the forward solver's memory and v. Its
+derivative is the equation with another right-hand side, its transpose that with Jᵀ.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+from jax.extend import core as jax_core
+from jax.interpreters import ad, batching, mlir
+
+from fpicore import AbstractPullBack, DerivativeError, Forward, Leaves, Result, Results, Stats
+
+from ._ops import JaxOps
+
+Operands = tuple[Any, ...]
+
+
+class Product:
+    """u ↦ Ju with its residuals as arguments, and the same with Jᵀ once it is asked for."""
+
+    def __init__(self, jvp: Callable[[Leaves], Leaves], z: Leaves) -> None:
+        """Convert a linear function of leaves like z."""
+        closed = jax.make_jaxpr(lambda *u: jvp(u))(*z)
+        self.residuals = tuple(closed.consts)
+        self._jaxpr, self._like = closed.jaxpr, [jax.typeof(leaf) for leaf in z]
+        self._kinds = [jax.typeof(residual) for residual in self.residuals]
+
+    def forward(self, residuals: Operands, u: Leaves) -> Leaves:
+        """Ju."""
+        return _call(self._jaxpr, residuals, u)
+
+    def transposed(self, residuals: Operands, v: Leaves) -> Leaves:
+        """Jᵀv."""
+        return _call(self._transposed, (), (*residuals, *v))
+
+    @cached_property
+    def _transposed(self) -> Any:
+        def pull(*operands: Any) -> Leaves:
+            residuals, v = _split(operands, len(self._kinds))
+            return jax.linear_transpose(partial(self.forward, residuals), v)(v)[0]
+
+        return jax.make_jaxpr(pull)(*self._kinds, *self._like).jaxpr
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One vmap around the equation: which operands it maps, and what it is called."""
+
+    axes: tuple[int | None, ...]
+    size: int
+    name: Any
+    spmd: Any
+
+    def over(self, function: Callable[..., Leaves]) -> Callable[..., Leaves]:
+        """function(*operands), mapped."""
+        return jax.vmap(
+            function,
+            in_axes=self.axes,
+            axis_size=self.size,
+            axis_name=self.name,
+            spmd_axis_name=self.spmd,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Equation:
+    """All about u = Ju + v that is not an array."""
+
+    product: Product
+    adjoint: AbstractPullBack
+    forward: Forward
+    """Its memory is the structure of that among the operands."""
+    ops: JaxOps
+    sizes: tuple[int, int, int]
+    """Of the residuals, of the memory, and of what the derivative of the answer depends on."""
+    tangent: bool = True
+    """With J, or with Jᵀ."""
+    lanes: tuple[Lane, ...] = ()
+    """From the innermost vmap outwards."""
+
+    @property
+    def given(self) -> int:
+        """Operands before v."""
+        return sum(self.sizes)
+
+    def solve(self, staged: bool, *operands: Any) -> Leaves:
+        """u."""
+        run = partial(self._solve, staged or bool(self.lanes))
+        for lane in self.lanes:
+            run = lane.over(run)
+        return run(*operands)
+
+    def apply(self, *operands: Any) -> Leaves:
+        """J or Jᵀ times what stands in the place of v."""
+        run = self._apply
+        for lane in self.lanes:
+            run = lane.over(run)
+        return run(*operands)
+
+    def _solve(self, staged: bool, *operands: Any) -> Leaves:
+        residuals, memory = operands[: self.sizes[0]], operands[self.sizes[0] :]
+        memory = jax.tree.unflatten(self.forward.memory, memory[: self.sizes[1]])
+        product = self.product.forward if self.tangent else self.product.transposed
+        u, results, stats = self.adjoint.pull_back(
+            replace(self.ops, staged=staged),
+            partial(product, residuals),
+            operands[self.given :],
+            self.forward._replace(memory=memory),
+            self.tangent,
+        )
+        conclude(self.adjoint, results, stats)
+        return u
+
+    def _apply(self, *operands: Any) -> Leaves:
+        product = self.product.forward if self.tangent else self.product.transposed
+        return product(operands[: self.sizes[0]], operands[self.given :])
+
+
+def solve_linear(
+    product: Product,
+    v: Leaves,
+    adjoint: AbstractPullBack,
+    forward: Forward,
+    ops: JaxOps,
+    anchors: Leaves,
+) -> Leaves:
+    """u = Ju + v by the strategy, differentiable in v and, if the strategy is exact, in J.
+
+    ``anchors`` are the tensors that J is a function of.
+    """
+    memory, structure = jax.tree.flatten(forward.memory)
+    sources = () if adjoint.exact else anchors  # an inexact u does not stand for its derivative
+    given = (*product.residuals, *memory, *sources)
+    equation = Equation(
+        product,
+        adjoint,
+        forward._replace(memory=structure),
+        ops,
+        (len(product.residuals), len(memory), len(sources)),
+    )
+    return tuple(_linear_p.bind(*given, *v, equation=equation))
+
+
+def _call(jaxpr: Any, consts: Operands, arguments: Operands) -> Leaves:
+    return tuple(jax_core.jaxpr_as_fun(jax_core.ClosedJaxpr(jaxpr, consts))(*arguments))
+
+
+def _split(operands: Any, count: int) -> tuple[Operands, Operands]:
+    return tuple(operands[:count]), tuple(operands[count:])
+
+
+def conclude(adjoint: AbstractPullBack, results: Results, stats: Stats) -> None:
+    """Report an adjoint solve, through a host callback where its outcome is traced."""
+    codes = results.codes
+    if not isinstance(codes, Tracer):
+        adjoint.conclude(results, stats)
+    elif adjoint.callback is not None:
+        jax.debug.callback(adjoint.conclude, results, stats)
+    elif adjoint.on_failure != "ignore":
+        lax.cond(
+            jnp.any((codes != Result.CONVERGED) & (codes != Result.TRUNCATED)),
+            lambda: jax.debug.callback(adjoint.conclude, results, stats),
+            lambda: None,
+        )
+
+
+def _effects(adjoint: AbstractPullBack) -> Any:
+    """Those of reporting, so that JAX keeps track of the callback."""
+    if adjoint.callback is None and adjoint.on_failure == "ignore":
+        return jax_core.no_effects
+    return jax.make_jaxpr(lambda: jax.debug.callback(lambda: None))().effects
+
+
+def _implementation(*operands: Any, equation: Equation) -> Leaves:
+    return equation.solve(False, *operands)
+
+
+def _abstract(*operands: Any, equation: Equation) -> Any:
+    return operands[equation.given :], _effects(equation.adjoint)
+
+
+def _jvp(primals: Any, tangents: Any, *, equation: Equation) -> Any:
+    """u̇ = Ju̇ + (v̇ + J̇u)."""
+    given, _ = _split(primals, equation.given)
+    given_dot, v_dot = _split(tangents, equation.given)
+    u = tuple(_linear_p.bind(*primals, equation=equation))
+    right = tuple(ad.instantiate_zeros(t) for t in v_dot)
+    if any(type(t) is not ad.Zero for t in given_dot):
+        if not equation.adjoint.exact:
+            raise _refusal(equation.adjoint)
+        moved = _moved(equation, given, given_dot, u)
+        right = tuple(a + b for a, b in zip(right, moved, strict=True))
+    return u, tuple(_linear_p.bind(*given, *right, equation=equation))
+
+
+def _moved(equation: Equation, given: Operands, given_dot: Operands, u: Leaves) -> Leaves:
+    """J̇u, from the residuals that move."""
+    moving = [i for i in range(equation.sizes[0]) if type(given_dot[i]) is not ad.Zero]
+
+    def at(values: Any) -> Leaves:
+        operands = list(given)
+        for i, value in zip(moving, values, strict=True):
+            operands[i] = value
+        return equation.apply(*operands, *u)
+
+    return jax.jvp(at, ([given[i] for i in moving],), ([given_dot[i] for i in moving],))[1]
+
+
+def _refusal(adjoint: AbstractPullBack) -> DerivativeError:
+    name = type(adjoint).__name__
+    return DerivativeError(
+        f"expected at most 1 derivative of this fixed point, received a request for more, which "
+        f"{name}, an approximation of the first, would answer wrongly; pass adjoint=Implicit() "
+        "to fixed_point"
+    )
+
+
+def _transpose(cotangents: Any, *operands: Any, equation: Equation) -> Any:
+    given, v = _split(operands, equation.given)
+    right = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
+    turned = replace(equation, tangent=not equation.tangent)
+    found = _linear_p.bind(*given, *right, equation=turned)
+    linear = [ad.is_undefined_primal(leaf) for leaf in v]
+    return [None] * len(given) + [
+        g if is_v else None for is_v, g in zip(linear, found, strict=True)
+    ]
+
+
+def _batch(axis: Any, operands: Any, dims: Any, *, equation: Equation) -> Any:
+    """The mapped axis goes first; v is mapped in any case, so that it looks like u."""
+    if all(d is None for d in dims):
+        return _linear_p.bind(*operands, equation=equation), [None] * (len(dims) - equation.given)
+    axes = [None if d is None else 0 for d in dims[: equation.given]]
+    moved = [
+        jnp.moveaxis(x, d, 0)
+        if d is not None
+        else (x if i < equation.given else jnp.broadcast_to(x, (axis.size, *x.shape)))
+        for i, (x, d) in enumerate(zip(operands, dims, strict=True))
+    ]
+    mapped = len(operands) - equation.given
+    lane = Lane((*axes, *[0] * mapped), axis.size, axis.name, axis.spmd_name)
+    wider = replace(equation, lanes=(*equation.lanes, lane))
+    return _linear_p.bind(*moved, equation=wider), [0] * mapped
+
+
+_linear_p = jax_core.Primitive("fpicore_linear_solve")
+_linear_p.multiple_results = True
+_linear_p.def_impl(_implementation)
+_linear_p.def_effectful_abstract_eval(_abstract)
+ad.primitive_jvps[_linear_p] = _jvp
+ad.primitive_transposes[_linear_p] = _transpose
+batching.fancy_primitive_batchers[_linear_p] = _batch
+mlir.register_lowering(
+    _linear_p,
+    mlir.lower_fun(
+        lambda *operands, equation: equation.solve(True, *operands), multiple_results=True
+    ),
+)
