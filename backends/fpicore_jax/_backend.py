@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from fpicore import (
     InputError,
     Iteration,
     Leaves,
+    Linear,
     Outcome,
     Problem,
     Results,
@@ -24,7 +25,10 @@ from fpicore import (
 )
 
 from ._autodiff import attach, close
+from ._linear import JaxLinear
 from ._ops import JaxOps, JaxRecordedOps
+
+T = TypeVar("T")
 
 
 def _check_array(leaf: Any, what: str) -> None:
@@ -104,6 +108,17 @@ class JaxBackend:
         staged = any(isinstance(x, Tracer) for x in (*v, *constants))
         ops = self.ops(v, problem.batch_ndim, staged)
         return adjoint.pull_back(ops, partial(product, constants), v, Forward(iteration))
+
+    def linearize(self, problem: Problem, use: Callable[[Linear], T], recorded: bool) -> T:
+        """By jax.vjp, of f with all that it depends on held constant unless recorded."""
+        z = problem.leaves
+        if recorded:
+            return use(JaxLinear(problem.map, z, self.ops(z, problem.batch_ndim)))
+        f, constants = close(problem.map, z)
+        z, frozen = lax.stop_gradient((z, constants))
+        staged = any(isinstance(x, Tracer) for x in (*z, *frozen))
+        ops = self.ops(z, problem.batch_ndim, staged)
+        return use(JaxLinear(partial(f, frozen), z, ops))
 
     def detach(self, tree: Any) -> Any:
         """Arrays in pytrees, behind stop_gradient."""

@@ -34,9 +34,9 @@ class Linearization:
         self.outputs = [outputs[i] for i in self.kept]
         self._pulled: tuple[Leaves, Leaves] | None = None
 
-    def vjp(self, g: Leaves) -> Leaves:
-        """Jᵀg."""
-        return _grad(self.outputs, self.inputs, [g[i] for i in self.kept])
+    def vjp(self, g: Leaves, recorded: bool = False) -> Leaves:
+        """Jᵀg; with ``recorded``, autograd can differentiate it."""
+        return _grad(self.outputs, self.inputs, [g[i] for i in self.kept], recorded)
 
     def jvp(self, u: Leaves) -> Leaves:
         """Ju, as the derivative of g ↦ Jᵀg along u; that map is recorded once as well."""

@@ -1,7 +1,7 @@
 """PyTorch as fpicore's entry sees it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from fpicore import (
     InputError,
     Iteration,
     Leaves,
+    Linear,
     Outcome,
     Problem,
     Results,
@@ -25,8 +26,11 @@ from fpicore import (
 from ._autodiff import Linearization, Node, depends_on_others
 from ._device import TorchDeviceOps
 from ._evaluation import outside_compile, unwritten, watched, without_autocast
+from ._linear import TorchFigureOps, TorchLinear
 from ._ops import TorchOps
 from ._recorded import TorchRecordedOps
+
+T = TypeVar("T")
 
 
 def _is_tensor(x: Any) -> bool:
@@ -109,6 +113,20 @@ class TorchBackend:
         """The adjoint solve itself."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
         return adjoint.pull_back(ops, problem.map, problem.leaves, Forward(iteration))
+
+    @outside_compile
+    def linearize(self, problem: Problem, use: Callable[[Linear], T], recorded: bool) -> T:
+        """By autograd, whatever the caller's grad mode; it decides what is kept for later."""
+        _refuse_transforms()
+        ops = self.ops(problem.leaves, problem.batch_ndim)
+        device, followed = problem.leaves[0].device, recorded and torch.is_grad_enabled()
+        if recorded:
+            ops = TorchFigureOps(problem.batch_ndim, ops.eps, device, None)
+        # In inference mode autograd would find no dependence, and J would be zero without a word.
+        with torch.inference_mode(False), torch.enable_grad():
+            line = TorchLinear(problem, ops, followed)
+            with without_autocast(device.type):
+                return use(line)
 
     def detach(self, tree: Any) -> Any:
         """Tensors in plain containers, detached."""
