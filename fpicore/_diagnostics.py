@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from . import _tree as tree
-from ._arnoldi import Arnoldi
+from ._arnoldi import LEAST_HISTORY, Arnoldi
 from ._backend import Backend, Linear
 from ._entry import finish
 from ._errors import InputError
@@ -115,7 +115,7 @@ class SpectralRadius(Protocol):
             args: further arguments of f.
             rtol: see above; 0 < rtol ≤ 1, raised to what the dtype of z resolves.
             max_steps: most products.
-            history: states kept; the iteration restarts when they are full.
+            history: states kept, ≥ 8; the iteration restarts when they are full.
             batch_ndim: leading axes of every leaf of z that index independent systems.
             has_aux: f returns (z, aux); aux is ignored.
             on_failure: "warn", "raise" or "ignore" when a system does not converge.
@@ -173,7 +173,7 @@ def bind_diagnostics(backend: Backend) -> tuple[JacobianPenalty, SpectralRadius]
         problem = make_problem(backend, f, z, args, batch_ndim=count, has_aux=has_aux)
         arnoldi = Arnoldi(
             limit=check_count("max_steps", max_steps, 1),
-            history=check_count("history", history, 2),
+            history=check_count("history", history, LEAST_HISTORY),
             rtol=clamp_rtol(check_interval("rtol", rtol, 0.0, 1.0), problem.precision),
             precision=problem.precision,
         )

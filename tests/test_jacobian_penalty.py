@@ -181,6 +181,25 @@ def test_bad_input(lab: Lab, fpi: Any) -> None:
     assert float(lab.numpy(found)) == 16.0
 
 
+@pytest.mark.framework("torch")
+def test_torch_grad_mode_decides_what_is_kept() -> None:
+    import torch
+
+    import fpicore_torch as fpi
+
+    weight, z = torch.ones(2, 2, requires_grad=True), torch.ones(2)
+    f = lambda z: weight @ z  # noqa: E731
+    assert fpi.jacobian_penalty(f, z).requires_grad
+    assert not fpi.jacobian_penalty(lambda z: 2 * z, z).requires_grad
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            found = fpi.jacobian_penalty(f, z * 1, probes=[z])
+        assert found == 8.0
+        assert not found.requires_grad
+    assert fpi.spectral_radius(f, z).value == pytest.approx(2.0, rel=1e-3)
+    assert not z.requires_grad
+
+
 @pytest.mark.only("numpy")
 def test_numpy_refuses(lab: Lab, fpi: Any) -> None:
     with pytest.raises(DerivativeError, match="expected a framework that differentiates"):
