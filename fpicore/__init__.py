@@ -2,11 +2,11 @@
 
 Import a backend to use it: ``fpicore_numpy``, ``fpicore_torch``, ``fpicore_jax`` or
 ``fpicore_tensorflow``; each exposes the names below and ``fixed_point``, ``adjoint_solve``,
-``implicit`` and ``custom_fixed_point``.
+``implicit``, ``custom_fixed_point``, ``jacobian_penalty`` and ``spectral_radius``.
 """
 
 from ._adjoint import AbstractAdjoint, AbstractPullBack, Forward
-from ._backend import Backend, Outcome
+from ._backend import Backend, Linear, Outcome
 from ._bind import Functions, bind
 from ._errors import (
     ConvergenceError,
@@ -52,6 +52,7 @@ __all__ = [
     "InputError",
     "Iteration",
     "Leaves",
+    "Linear",
     "MapError",
     "MissingBackendError",
     "Neumann",

@@ -1,6 +1,7 @@
 """Backend: what an adapter package supplies besides `Ops`."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from ._adjoint import AbstractPullBack
 from ._iterate import Iteration
@@ -11,6 +12,37 @@ from ._tree import Leaves
 
 Outcome = tuple[Leaves, Results, Stats, Any, Backward | None]
 """Differentiable leaves of z*, the forward result and stats, aux, the adjoint's record."""
+
+T = TypeVar("T")
+
+
+class Linear(Protocol):
+    """f at one z, linearised."""
+
+    @property
+    def ops(self) -> Ops:
+        """For the states that ``pull`` maps to one another."""
+        ...
+
+    def pull(self, g: Leaves) -> Leaves:
+        """Jᵀg, or J*g in frameworks that conjugate."""
+        ...
+
+    def signs(self, count: int, rng: Any) -> list[Leaves]:
+        """``count`` states of independent random entries ±1; (±1 ± i)/√2 where z is complex.
+
+        Raises:
+            InputError: rng is no source of random numbers in this framework.
+        """
+        ...
+
+    def fill(self, formula: Callable[[Any], Any]) -> Leaves:
+        """A state with the entries formula(i)/2³¹, the same in every system.
+
+        i counts the entries of a system from 1, leaf after leaf, in integers of 64 bits or, in
+        arithmetic modulo 2³², of 32; a complex leaf has its real parts first.
+        """
+        ...
 
 
 class Backend(Structure, Protocol):
@@ -53,4 +85,15 @@ class Backend(Structure, Protocol):
 
     def is_concrete(self, results: Results) -> bool:
         """Whether Python can read the outcome; false in traced code."""
+        ...
+
+    def linearize(self, problem: Problem, use: Callable[[Linear], T], recorded: bool) -> T:
+        """``use`` of f linearised at z0.
+
+        With ``recorded``, products and numbers can be differentiated with respect to z0, args and
+        closures; otherwise neither they nor what ``use`` makes of them carries a derivative.
+
+        Raises:
+            DerivativeError: the framework has no derivatives.
+        """
         ...

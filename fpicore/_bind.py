@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from ._adjoint_solve import AdjointSolve, bind_adjoint_solve
 from ._backend import Backend
+from ._diagnostics import JacobianPenalty, SpectralRadius, bind_diagnostics
 from ._fixed_point import FixedPoint, bind_fixed_point
 from ._implicit import CustomFixedPoint, ImplicitFunction, bind_implicit
 from ._solver import AbstractSolver
@@ -16,6 +17,8 @@ class Functions(NamedTuple):
     adjoint_solve: AdjointSolve
     implicit: ImplicitFunction
     custom_fixed_point: CustomFixedPoint
+    jacobian_penalty: JacobianPenalty
+    spectral_radius: SpectralRadius
 
 
 def bind(backend: Backend, default_solver: AbstractSolver) -> Functions:
@@ -24,4 +27,5 @@ def bind(backend: Backend, default_solver: AbstractSolver) -> Functions:
         bind_fixed_point(backend, default_solver),
         bind_adjoint_solve(backend, default_solver),
         *bind_implicit(backend, default_solver),
+        *bind_diagnostics(backend),
     )

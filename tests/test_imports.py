@@ -37,7 +37,9 @@ ALLOWED: dict[str, set[str]] = {
     "_fixed_point": ENTRY,
     "_adjoint_solve": ENTRY,
     "_implicit": ENTRY,
-    "_bind": LOOP | {"_backend", "_fixed_point", "_adjoint_solve", "_implicit"},
+    "_arnoldi": LOOP,
+    "_diagnostics": ENTRY | {"_arnoldi"},
+    "_bind": LOOP | {"_backend", "_fixed_point", "_adjoint_solve", "_implicit", "_diagnostics"},
 }
 """What each module of the core may import of the core; solvers and verify have their own rules."""
 NUMPY_ALLOWED = {"_host"}

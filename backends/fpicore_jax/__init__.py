@@ -14,4 +14,11 @@ from fpicore import Anderson, bind
 
 from ._backend import JaxBackend
 
-fixed_point, adjoint_solve, implicit, custom_fixed_point = bind(JaxBackend(), Anderson())
+(
+    fixed_point,
+    adjoint_solve,
+    implicit,
+    custom_fixed_point,
+    jacobian_penalty,
+    spectral_radius,
+) = bind(JaxBackend(), Anderson())

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from fpicore import (
     InputError,
     Iteration,
     Leaves,
+    Linear,
     Outcome,
     Problem,
     Results,
@@ -25,9 +26,12 @@ from fpicore import (
 )
 
 from ._autodiff import attach, close
+from ._jacobian import JaxLinear
 from ._ops import JaxOps, JaxRecordedOps
 from ._reversed import reversed_solve
 from ._varying import Axes, vary
+
+T = TypeVar("T")
 
 
 def _check_array(leaf: Any, what: str) -> None:
@@ -119,6 +123,17 @@ class JaxBackend:
         staged = any(isinstance(x, Tracer) for x in (*v, *constants))
         ops = self.ops(v, problem.batch_ndim, staged, axes)
         return adjoint.pull_back(ops, partial(product, constants), v, Forward(iteration))
+
+    def linearize(self, problem: Problem, use: Callable[[Linear], T], recorded: bool) -> T:
+        """By jax.vjp, of f with all that it depends on held constant unless recorded."""
+        z = problem.leaves
+        if recorded:
+            return use(JaxLinear(problem.map, z, self.ops(z, problem.batch_ndim)))
+        f, constants, axes = close(problem.map, z)
+        z, frozen = lax.stop_gradient((z, constants))
+        staged = any(isinstance(x, Tracer) for x in (*z, *frozen))
+        ops = self.ops(z, problem.batch_ndim, staged, axes)
+        return use(JaxLinear(partial(f, frozen), z, ops))
 
     def detach(self, tree: Any) -> Any:
         """Arrays in pytrees, behind stop_gradient."""

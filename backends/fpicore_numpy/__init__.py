@@ -9,4 +9,11 @@ from fpicore import Anderson, bind
 
 from ._backend import NumPyBackend
 
-fixed_point, adjoint_solve, implicit, custom_fixed_point = bind(NumPyBackend(), Anderson())
+(
+    fixed_point,
+    adjoint_solve,
+    implicit,
+    custom_fixed_point,
+    jacobian_penalty,
+    spectral_radius,
+) = bind(NumPyBackend(), Anderson())

@@ -1,14 +1,27 @@
 """NumPy as fpicore's entry sees it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 import fpicore
-from fpicore import AbstractPullBack, Forward, Iteration, Leaves, Outcome, Problem, Results, Stats
+from fpicore import (
+    AbstractPullBack,
+    DerivativeError,
+    Forward,
+    Iteration,
+    Leaves,
+    Linear,
+    Outcome,
+    Problem,
+    Results,
+    Stats,
+)
 
 from ._ops import NumPyOps
+
+T = TypeVar("T")
 
 
 def _is_array(x: Any) -> bool:
@@ -76,6 +89,13 @@ class NumPyBackend:
         """The adjoint solve itself."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
         return adjoint.pull_back(ops, problem.map, problem.leaves, Forward(iteration))
+
+    def linearize(self, problem: Problem, use: Callable[[Linear], T], recorded: bool) -> T:
+        """Refused: NumPy differentiates nothing."""
+        raise DerivativeError(
+            "expected a framework that differentiates f, received NumPy arrays; use fpicore_torch, "
+            "fpicore_jax or fpicore_tensorflow for figures of the Jacobian"
+        )
 
     def detach(self, tree: Any) -> Any:
         """As it is."""

@@ -15,4 +15,11 @@ from fpicore import Anderson, bind
 
 from ._backend import TensorFlowBackend
 
-fixed_point, adjoint_solve, implicit, custom_fixed_point = bind(TensorFlowBackend(), Anderson())
+(
+    fixed_point,
+    adjoint_solve,
+    implicit,
+    custom_fixed_point,
+    jacobian_penalty,
+    spectral_radius,
+) = bind(TensorFlowBackend(), Anderson())

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +15,7 @@ from fpicore import (
     InputError,
     Iteration,
     Leaves,
+    Linear,
     Outcome,
     Problem,
     Results,
@@ -22,7 +23,10 @@ from fpicore import (
 )
 
 from ._autodiff import Linearization, node, refuse_forward_mode
+from ._jacobian import TensorFlowLinear
 from ._ops import TensorFlowEagerOps, TensorFlowGraphOps
+
+T = TypeVar("T")
 
 
 class TensorFlowBackend:
@@ -114,6 +118,13 @@ class TensorFlowBackend:
         """The adjoint solve itself."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
         return adjoint.pull_back(ops, problem.map, problem.leaves, Forward(iteration))
+
+    @tf.autograph.experimental.do_not_convert
+    def linearize(self, problem: Problem, use: Callable[[Linear], T], recorded: bool) -> T:
+        """By a tape; numbers in tensors where other tapes shall follow them."""
+        make = self._graph_ops if recorded else self.ops
+        line = TensorFlowLinear(problem, make(problem.leaves, problem.batch_ndim), recorded)
+        return use(line) if recorded else self.detach(use(line))
 
     def detach(self, tree: Any) -> Any:
         """Tensors in structures that tf.nest knows, behind tf.stop_gradient."""

@@ -14,4 +14,11 @@ from fpicore import Anderson, bind
 
 from ._backend import TorchBackend
 
-fixed_point, adjoint_solve, implicit, custom_fixed_point = bind(TorchBackend(), Anderson())
+(
+    fixed_point,
+    adjoint_solve,
+    implicit,
+    custom_fixed_point,
+    jacobian_penalty,
+    spectral_radius,
+) = bind(TorchBackend(), Anderson())

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from fpicore import (
     InputError,
     Iteration,
     Leaves,
+    Linear,
     Outcome,
     Problem,
     Results,
@@ -27,11 +28,14 @@ from ._device import TorchDeviceOps
 from ._evaluation import outside_compile, unwritten, watched, without_autocast
 from ._explicit import ExplicitSolver, LazyRules, solve_under_transforms
 from ._frozen import Frozen
-from ._levels import is_wrapped, transforms_active
+from ._jacobian import TorchFigureOps, TorchLinear
+from ._levels import is_wrapped, refuse_transforms, transforms_active
 from ._ops import TorchOps
 from ._products import Linearization
 from ._recorded import TorchRecordedOps
 from ._reversed import reversed_solve
+
+T = TypeVar("T")
 
 
 def _is_tensor(x: Any) -> bool:
@@ -128,6 +132,20 @@ class TorchBackend:
         """The adjoint solve itself."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
         return adjoint.pull_back(ops, problem.map, problem.leaves, Forward(iteration))
+
+    @outside_compile
+    def linearize(self, problem: Problem, use: Callable[[Linear], T], recorded: bool) -> T:
+        """By autograd, whatever the caller's grad mode; it decides what is kept for later."""
+        refuse_transforms("a figure of the Jacobian")
+        ops = self.ops(problem.leaves, problem.batch_ndim)
+        device, followed = problem.leaves[0].device, recorded and torch.is_grad_enabled()
+        if recorded:
+            ops = TorchFigureOps(problem.batch_ndim, ops.eps, device, None)
+        # In inference mode autograd would find no dependence, and J would be zero without a word.
+        with torch.inference_mode(False), torch.enable_grad():
+            line = TorchLinear(problem, ops, followed)
+            with without_autocast(device.type):
+                return use(line)
 
     def detach(self, tree: Any) -> Any:
         """Tensors in plain containers, detached."""

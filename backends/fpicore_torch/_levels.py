@@ -19,6 +19,15 @@ def transforms_active() -> bool:
     return _private._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def refuse_transforms(what: str) -> None:
+    """Raise under a torch.func transform or forward-mode AD."""
+    if transforms_active():
+        raise DerivativeError(
+            f"expected plain autograd around {what}, received a torch.func transform or "
+            "forward-mode AD, which it does not support; use torch.autograd.grad"
+        )
+
+
 def is_wrapped(tensor: Tensor) -> bool:
     """Whether a torch.func transform has put its own tensor around this one."""
     return _functorch.is_functorch_wrapped_tensor(tensor)

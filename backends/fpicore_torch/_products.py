@@ -19,9 +19,9 @@ class Linearization:
         self.outputs, self.inputs = outputs, inputs
         self._pulled: tuple[Leaves, Leaves] | None = None
 
-    def vjp(self, g: Leaves) -> Leaves:
-        """Jᵀg."""
-        return pull(self.outputs, self.inputs, g)
+    def vjp(self, g: Leaves, recorded: bool = False) -> Leaves:
+        """Jᵀg; with ``recorded``, autograd can differentiate it."""
+        return pull(self.outputs, self.inputs, g, create_graph=recorded)
 
     def jvp(self, u: Leaves) -> Leaves:
         """Ju, as the derivative of g ↦ Jᵀg along u; that map is recorded once as well."""
