@@ -27,7 +27,7 @@ from ._device import TorchDeviceOps
 from ._evaluation import outside_compile, unwritten, watched, without_autocast
 from ._explicit import ExplicitSolver, LazyRules, solve_under_transforms
 from ._frozen import Frozen
-from ._levels import is_wrapped, transforms_active
+from ._levels import is_batched, transforms_active
 from ._ops import TorchOps
 from ._products import Linearization
 from ._recorded import TorchRecordedOps
@@ -127,7 +127,7 @@ class TorchBackend:
 
     def is_concrete(self, results: Results) -> bool:
         """Outside of vmap; torch.compile breaks its graph around a solve."""
-        return not (isinstance(results.codes, Tensor) and is_wrapped(results.codes))
+        return not (isinstance(results.codes, Tensor) and is_batched(results.codes))
 
 
 def _aux(problem: Problem, frozen: Frozen, z: Leaves) -> Any:
