@@ -58,7 +58,13 @@ def bind_adjoint_solve(backend: Backend, default_solver: AbstractSolver) -> Adjo
         count = check_count("batch_ndim", batch_ndim, 0)
         problem = make_problem(backend, vjp, v, (), batch_ndim=count, has_aux=False)
         iteration = make_iteration(
-            given(solver, default_solver), rtol, 0.0, norm, max_steps, problem.precision
+            given(solver, default_solver),
+            rtol,
+            0.0,
+            norm,
+            max_steps,
+            problem.precision,
+            backend.frames,
         )
         leaves, results, stats = backend.solve_adjoint(problem, iteration, make_pull_back(adjoint))
         finish(backend, results, stats, on_failure, "adjoint_solve")

@@ -50,6 +50,8 @@ class Backend(Structure, Protocol):
 
     name: str
     """Name of the framework, as in ``fpicore verify --backend``."""
+    frames: int
+    """Python frames that the framework puts between the caller and an entry, for warnings."""
 
     def ops(self, leaves: Leaves, batch_ndim: int) -> Ops:
         """The Ops for a state with these leaves."""

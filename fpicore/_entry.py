@@ -17,7 +17,13 @@ from .adjoints import Implicit
 
 
 def make_iteration(
-    solver: Any, rtol: float | None, atol: float, norm: str, max_steps: int, precision: Precision
+    solver: Any,
+    rtol: float | None,
+    atol: float,
+    norm: str,
+    max_steps: int,
+    precision: Precision,
+    frames: int,
 ) -> Iteration:
     """Check the options of a solve and put them together.
 
@@ -53,7 +59,7 @@ def make_iteration(
                 f"{precision.eps:.2g} resolves, received rtol={rtol!r}; {possible:.2g} is used. "
                 "Use a wider dtype or a larger rtol",
                 PrecisionWarning,
-                stacklevel=3,
+                stacklevel=3 + frames,
             )
     return Iteration(solver, Tolerance(possible, floor, norm, precision), steps)
 
@@ -83,7 +89,7 @@ def make_pull_back(adjoint: Any) -> AbstractPullBack:
 def finish(backend: Backend, results: Results, stats: Stats, on_failure: str, what: str) -> None:
     """Warn or raise on failure, where the outcome is known."""
     if backend.is_concrete(results):
-        report_failure(results, stats, on_failure, what, stacklevel=4)
+        report_failure(results, stats, on_failure, what, stacklevel=4 + backend.frames)
     elif on_failure == "raise":
         raise InputError(
             'expected on_failure to be "warn" or "ignore" in traced code, where the status is '

@@ -89,7 +89,13 @@ def bind_fixed_point(backend: Backend, default_solver: AbstractSolver) -> FixedP
         count = check_count("batch_ndim", batch_ndim, 0)
         problem = make_problem(backend, f, z0, args, batch_ndim=count, has_aux=has_aux)
         iteration = make_iteration(
-            given(solver, default_solver), rtol, atol, norm, max_steps, problem.precision
+            given(solver, default_solver),
+            rtol,
+            atol,
+            norm,
+            max_steps,
+            problem.precision,
+            backend.frames,
         )
         leaves, results, stats, aux, backward = make_adjoint(adjoint).solve(
             backend, problem, iteration

@@ -117,7 +117,9 @@ def bind_implicit(
         check_on_failure(on_failure)
         count = check_count("batch_ndim", batch_ndim, 0)
         problem = make_problem(backend, f, z_star, args, batch_ndim=count, has_aux=has_aux)
-        made = make_iteration(default_solver, rtol, atol, norm, MAX_STEPS, problem.precision)
+        made = make_iteration(
+            default_solver, rtol, atol, norm, MAX_STEPS, problem.precision, backend.frames
+        )
         inspection = Inspection(made.solver, made.tolerance, made.max_steps)
         leaves, results, stats, aux, backward = make_pull_back(adjoint).solve(
             backend, problem, inspection

@@ -61,6 +61,10 @@ def dense(theta: Tensor) -> Tensor:
     return z
 
 
+def by_unrolling(theta: Tensor) -> Tensor:
+    return by_argument(theta, adjoint=fpi.Unrolled())
+
+
 def scalar(solve: Function) -> Function:
     return lambda t: (solve(t) ** 2).sum() + solve(t).prod()
 
@@ -93,6 +97,24 @@ TRANSFORMS: dict[str, Callable[[Function], Tensor]] = {
 def test_transform(name: str, solve: Any) -> None:
     found, expected = TRANSFORMS[name](solve), TRANSFORMS[name](dense)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+UNROLLED = ["grad", "jvp", "jacrev", "jacfwd", "hessian", "vmap", "vmap of vmap", "vmap of grad"]
+
+
+@pytest.mark.parametrize("name", [*UNROLLED, "grad of vmap"])
+def test_unrolled(name: str) -> None:
+    """The program that ran is differentiated, in every mode."""
+    found, expected = TRANSFORMS[name](by_unrolling), TRANSFORMS[name](dense)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_unrolled_vmap_equals_the_loop() -> None:
+    """A sample that has stopped waits, so its derivative is that of its own steps."""
+    solve = lambda t: by_argument(t, adjoint=fpi.Unrolled(), rtol=1e-3, solver=fpi.Picard())  # noqa: E731
+    stack = torch.stack([0.01 * THETA, THETA])
+    alone = torch.stack([jacrev(solve)(theta) for theta in stack])
+    torch.testing.assert_close(vmap(jacrev(solve))(stack), alone, rtol=1e-12, atol=1e-14)
 
 
 def test_vmap_equals_the_loop() -> None:

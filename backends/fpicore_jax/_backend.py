@@ -46,6 +46,7 @@ class JaxBackend:
     """Arrays and every pytree that JAX knows."""
 
     name = "jax"
+    frames = 0
 
     def flatten(self, tree: Any) -> tuple[Leaves, Callable[[Leaves], Any]]:
         """Leaves and rebuild; NumPy arrays are taken as JAX arrays."""

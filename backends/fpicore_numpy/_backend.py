@@ -44,6 +44,7 @@ class NumPyBackend:
     """Plain arrays, no derivatives."""
 
     name = "numpy"
+    frames = 0
 
     def flatten(self, tree: Any) -> tuple[Leaves, Callable[[Leaves], Any]]:
         """Leaves and rebuild."""

@@ -33,6 +33,7 @@ class TensorFlowBackend:
     """Tensors and variables in every structure that tf.nest knows."""
 
     name = "tensorflow"
+    frames = 0
 
     def flatten(self, tree: Any) -> tuple[Leaves, Callable[[Leaves], Any]]:
         """Leaves and rebuild; variables and NumPy arrays are taken as tensors."""

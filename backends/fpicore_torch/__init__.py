@@ -13,12 +13,14 @@ from fpicore import *  # noqa: F403
 from fpicore import Anderson, bind
 
 from ._backend import TorchBackend
+from ._evaluation import outside_compile as _outside_compile
 
-(
-    fixed_point,
-    adjoint_solve,
-    implicit,
-    custom_fixed_point,
-    jacobian_penalty,
-    spectral_radius,
-) = bind(TorchBackend(), Anderson())
+_functions = bind(TorchBackend(), Anderson())
+
+# Here, and not only within, so that the graph of a compiled caller breaks in one place.
+fixed_point = _outside_compile(_functions.fixed_point)
+adjoint_solve = _outside_compile(_functions.adjoint_solve)
+implicit = _outside_compile(_functions.implicit)
+custom_fixed_point = _functions.custom_fixed_point
+jacobian_penalty = _outside_compile(_functions.jacobian_penalty)
+spectral_radius = _outside_compile(_functions.spectral_radius)

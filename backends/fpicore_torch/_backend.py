@@ -29,7 +29,7 @@ from ._evaluation import outside_compile, unwritten, watched, without_autocast
 from ._explicit import ExplicitSolver, LazyRules, solve_under_transforms
 from ._frozen import Frozen
 from ._jacobian import TorchFigureOps, TorchLinear
-from ._levels import is_wrapped, refuse_transforms, transforms_active
+from ._levels import is_batched, refuse_transforms, transforms_active
 from ._ops import TorchOps
 from ._products import Linearization
 from ._recorded import TorchRecordedOps
@@ -46,6 +46,7 @@ class TorchBackend:
     """Tensors of every device; reverse mode through an autograd node."""
 
     name = "torch"
+    frames = 1
 
     def flatten(self, tree: Any) -> tuple[Leaves, Callable[[Leaves], Any]]:
         """Leaves and rebuild."""
@@ -153,7 +154,7 @@ class TorchBackend:
 
     def is_concrete(self, results: Results) -> bool:
         """Outside of vmap; torch.compile breaks its graph around a solve."""
-        return not (isinstance(results.codes, Tensor) and is_wrapped(results.codes))
+        return not (isinstance(results.codes, Tensor) and is_batched(results.codes))
 
 
 def _aux(problem: Problem, frozen: Frozen, z: Leaves) -> Any:
@@ -175,7 +176,8 @@ def _attach(
     found = None
     if adjoint.order is None:
         found = frozen.lasting(partial(capture, frozen), inputs)
-        frozen.warn_of(found.written)
+        # An output buffer that f writes anew each time carries nothing over.
+        frozen.warn_of([x for x in found.written if not any(x is y for y in found.outputs)])
     outputs = frozen.lasting(frozen, inputs) if found is None else found.outputs
     starts = [leaf for leaf in problem.leaves if leaf.requires_grad and leaf.is_leaf]
     if not starts and not depends_on_others(outputs, set(map(id, inputs))):

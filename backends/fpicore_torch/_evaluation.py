@@ -14,7 +14,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def outside_compile(function: Function) -> Function:
     """``torch.compiler.disable``, with the type that it hides: dynamo breaks its graph here."""
-    return cast(Function, torch.compiler.disable(function))
+    return cast(Function, torch.compiler.disable(function, reason=_REASON))
+
+
+_REASON = (
+    "an fpicore solve takes as many steps as it needs, which a compiled graph cannot; with "
+    "fullgraph=True leave the solve outside of what is compiled, and compile f instead"
+)
 
 
 def unwritten(f: Map) -> Map:

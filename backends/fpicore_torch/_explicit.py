@@ -22,7 +22,7 @@ from fpicore import (
 from ._capture import Captured, Explicit, capture, check
 from ._evaluation import watched, without_autocast
 from ._frozen import Frozen
-from ._levels import is_batched, is_wrapped, refuse_legacy_vmap, refuse_tracing
+from ._levels import is_batched, refuse_legacy_vmap, refuse_tracing
 from ._ops import TorchOps
 from ._products import Linearization
 from ._transforms import Equation, Root, pull_back
@@ -144,6 +144,6 @@ def solve_under_transforms(
     tensors = [leaf.view_as(leaf) for leaf in found.tensors]
     out: Any = Root.apply(equation, *start, *tensors)
     z, (codes, *numbers) = out[: len(start)], out[len(start) :]
-    if (is_wrapped(codes) and is_batched(codes)) or solver.outcome is None:
+    if is_batched(codes) or solver.outcome is None:
         return z, Results(codes), Stats(*numbers), solver.record
     return z, *solver.outcome, solver.record

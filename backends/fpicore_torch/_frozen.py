@@ -1,4 +1,4 @@
-"""f with its randomness and its statistics held still.
+"""f with its randomness, its statistics and its precision held still.
 
 A fresh dropout mask at every evaluation has no fixed point, and batch normalisation would update
 its running statistics at every step. So each evaluation of a solve, and each re-evaluation in a
@@ -34,6 +34,9 @@ class Frozen:
     def __init__(self, problem: Problem) -> None:
         """Look for buffers; the generators are looked at by the first evaluation."""
         self._map, self._device = problem.map, problem.leaves[0].device
+        kind = self._device.type
+        self._autocast = torch.is_autocast_enabled(kind)
+        self._narrow = torch.get_autocast_dtype(kind) if self._autocast else None
         self._buffers = list(written(problem.f, problem.args))
         self._before: States | None = None
         self._random = False
@@ -41,7 +44,15 @@ class Frozen:
 
     def __call__(self, z: Leaves) -> Leaves:
         """f(z)."""
-        return self._map(z) if self._lasts else self.run(self._map, z)
+        return self._cast(z) if self._lasts else self.run(self._cast, z)
+
+    def _cast(self, z: Leaves) -> Leaves:
+        """f(z), in the autocast state of the solve, which a backward pass need not share."""
+        kind = self._device.type
+        if torch.is_autocast_enabled(kind) == self._autocast:
+            return self._map(z)
+        with torch.autocast(kind, dtype=self._narrow, enabled=self._autocast):
+            return self._map(z)
 
     def lasting(self, f: Callable[[Leaves], Result], z: Leaves) -> Result:
         """f(z) with the effects of one evaluation, where f is made of this one."""

@@ -34,8 +34,12 @@ def is_wrapped(tensor: Tensor) -> bool:
 
 
 def is_batched(tensor: Tensor) -> bool:
-    """Whether that transform is vmap."""
-    return _functorch.is_batchedtensor(tensor)
+    """Whether one of the transforms around this tensor is vmap."""
+    while is_wrapped(tensor):
+        if _functorch.is_batchedtensor(tensor):
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return False
 
 
 def moves(tensor: Tensor) -> bool:

@@ -5,13 +5,53 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
 
 from fpicore import Process
 
 from ._device import TorchDeviceOps
+from ._levels import is_batched
 
 History = tuple[Tensor, ...]
+
+
+class AnyTrue(Function):
+    """A flag, or under vmap whether that of any sample is set: which may steer Python."""
+
+    @staticmethod
+    def forward(flag: Tensor) -> Tensor:
+        """The flag."""
+        return flag.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """A flag has no derivative."""
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        """One flag for all samples."""
+        return AnyTrue.apply(inputs[0].any(in_dims[0])), None
+
+
+def _is_batched(flag: Any) -> bool:
+    return isinstance(flag, Tensor) and is_batched(flag)
+
+
+def _any(flag: Any) -> bool:
+    return bool(AnyTrue.apply(flag) if _is_batched(flag) else flag)
+
+
+def _where(flag: Tensor, new: Any, old: Any) -> Any:
+    """The new carry or the old one, by sample; what is no tensor is alike in all."""
+    if isinstance(new, Tensor):
+        return torch.where(flag, new, old)
+    if isinstance(new, tuple):
+        parts = [_where(flag, a, b) for a, b in zip(new, old, strict=True)]
+        named: Any = type(new)
+        return named(*parts) if hasattr(new, "_fields") else tuple(parts)
+    return new
 
 
 class TorchRecordedOps(TorchDeviceOps):
@@ -45,18 +85,26 @@ class TorchRecordedOps(TorchDeviceOps):
         parts = [self._spread(weights[..., i], h) * h for i, h in enumerate(history)]
         return torch.stack(parts).sum(0).to(like.dtype)
 
+    def cond(self, predicate: Any, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+        """Python's if; under vmap both, and a choice by sample."""
+        if _is_batched(predicate):
+            return _where(predicate, true(), false())
+        return super().cond(predicate, true, false)
+
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
         """Python's while, in segments if there are any."""
 
         def stretch(carry: Any, most: int) -> Any:
-            while most > 0 and process.active(self, carry):
-                carry = process.update(self, carry, f(carry.z))
+            while most > 0 and _any(active := process.active(self, carry)):
+                new = process.update(self, carry, f(carry.z))
+                # Under vmap the samples that have stopped wait for the others.
+                carry = _where(active, new, carry) if _is_batched(active) else new
                 most -= 1
             return carry
 
         if self._segment is None:
             return stretch(carry, process.limit)
-        while process.active(self, carry):
+        while _any(process.active(self, carry)):
             carry = checkpoint(stretch, carry, self._segment, use_reentrant=False)
         return carry
 
