@@ -61,8 +61,9 @@ def _trace(f: Callable[[Leaves], Leaves], z: Leaves) -> Any:
         raise MapError(
             "expected f to change nothing outside of it, received a Flax module that does: "
             f"{error}; f is traced and then iterated, so a BatchNorm or Dropout in training mode "
-            "has no meaning in it: call module.eval() before the solve, or pass nnx.split(module) as "
-            "args, merge within f, and return what changes as aux with has_aux=True"
+            "has no meaning in it: call module.eval() before the solve, or pass "
+            "nnx.split(module) as args, merge within f, and return what changes as aux with "
+            "has_aux=True"
         ) from error
 
 
