@@ -10,17 +10,18 @@ and a cached one would hold the constants of an earlier call.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core as jax_core
+from jax.interpreters import ad, batching, mlir
 
-from fpicore import AbstractPullBack, Forward, Leaves
+from fpicore import AbstractPullBack, Forward, Iteration, Leaves, MapError
 
-from ._linear import Product, solve_linear
+from ._linear import Lane, Product, solve_linear, to_front
 from ._ops import JaxOps
 from ._varying import Axes, axes_of, check_local, vary
 
@@ -37,10 +38,10 @@ class Closed(NamedTuple):
 
 def close(f: Callable[[Leaves], Leaves], z: Leaves) -> Closed:
     """Trace f at z, and once more under shard_map if f makes z vary along further axes."""
-    closed = jax.make_jaxpr(lambda *leaves: f(leaves))(*z)
+    closed = _trace(f, z)
     axes = axes_of(*map(jax.typeof, z), *closed.out_avals)
     if any(axes_of(jax.typeof(leaf)) != axes for leaf in z):
-        closed = jax.make_jaxpr(lambda *leaves: f(leaves))(*[vary(leaf, axes) for leaf in z])
+        closed = _trace(f, tuple(vary(leaf, axes) for leaf in z))
     if axes:
         check_local(closed.jaxpr, axes)
 
@@ -51,14 +52,60 @@ def close(f: Callable[[Leaves], Leaves], z: Leaves) -> Closed:
     return Closed(explicit, list(closed.consts), axes)
 
 
+def _trace(f: Callable[[Leaves], Leaves], z: Leaves) -> Any:
+    try:
+        return jax.make_jaxpr(lambda *leaves: f(leaves))(*z)
+    except Exception as error:
+        if type(error).__name__ != "TraceContextError":
+            raise
+        raise MapError(
+            "expected f to change nothing outside of it, received a Flax module that does: "
+            f"{error}; f is traced and then iterated, so a BatchNorm or Dropout in training mode "
+            "has no meaning in it: call module.eval() before the solve, or pass "
+            "nnx.split(module) as args, merge within f, and return what changes as aux with "
+            "has_aux=True"
+        ) from error
+
+
 @dataclass(frozen=True, eq=False)
 class _Rule:
     """What the derivative of z needs besides arrays."""
 
     f: Callable[..., Leaves]
-    iteration: Any
+    iteration: Iteration
+    memory: Any
+    """The structure of the forward solver's memory."""
     adjoint: AbstractPullBack
     ops: JaxOps
+    size: int
+    """Number of leaves of z, which are the first operands; the constants and memory follow."""
+    count: int
+    """Number of constants."""
+    lanes: tuple[Lane, ...] = ()
+
+    def tangent(self, moving: tuple[int, ...], *operands: Any) -> Leaves:
+        """ż = J ż + (∂f/∂c) ċ, with one evaluation of f for both products.
+
+        ``moving`` are the constants with a tangent, and their tangents the last operands.
+        """
+        z, operands = operands[: self.size], operands[self.size :]
+        constants, operands = operands[: self.count], operands[self.count :]
+        split = len(operands) - len(moving)
+        memory = jax.tree.unflatten(self.memory, operands[:split])
+
+        def at(values: tuple[Any, ...], z: Leaves) -> Leaves:
+            moved = dict(zip(moving, values, strict=True))
+            return self.f([moved.get(i, c) for i, c in enumerate(constants)], z)
+
+        values = tuple(constants[i] for i in moving)
+        _, push = jax.linearize(at, values, z)
+        # Each product is a derivative of the common one: JAX drops what the other argument moves.
+        still, rest = (tuple(jnp.zeros_like(x) for x in xs) for xs in (values, z))
+        _, right = jax.jvp(lambda c: push(c, rest), (still,), (operands[split:],))
+        right = tuple(vary(leaf, self.ops.axes) for leaf in right)
+        _, jvp = jax.linearize(lambda u: push(still, u), rest)
+        forward = Forward(self.iteration, memory)
+        return solve_linear(Product(jvp, z), right, self.adjoint, forward, self.ops, (*z, *values))
 
 
 def attach(
@@ -70,37 +117,42 @@ def attach(
     ops: JaxOps,
 ) -> Leaves:
     """z, as a differentiable function of the constants."""
-    rule = _Rule(f, forward.iteration, adjoint, ops)
-    return _attached(rule, z, constants, forward.memory)
+    memory, structure = jax.tree.flatten(forward.memory)
+    rule = _Rule(f, forward.iteration, structure, adjoint, ops, len(z), len(constants))
+    return tuple(_attach_p.bind(*z, *constants, *memory, rule=rule))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _attached(rule: _Rule, z: Leaves, constants: list[Any], memory: Any) -> Leaves:
-    del rule, constants, memory
-    return z
+def _identity(*operands: Any, rule: _Rule) -> Leaves:
+    return operands[: rule.size]
 
 
-@_attached.defjvp
-def _tangent(rule: _Rule, primals: Any, tangents: Any) -> Any:
-    """ż = J ż + (∂f/∂c) ċ, with one evaluation of f for both products."""
-    _, constants, memory = primals
-    z = _attached(rule, *primals)
-    smooth = [i for i, c in enumerate(constants) if jnp.issubdtype(c.dtype, jnp.inexact)]
-    moving = [constants[i] for i in smooth]
+def _jvp(primals: Any, tangents: Any, *, rule: _Rule) -> Any:
+    z = tuple(_attach_p.bind(*primals, rule=rule))
+    given = range(rule.size, rule.size + rule.count)
+    moving = tuple(i for i in given if type(tangents[i]) is not ad.Zero)
+    if not moving:
+        return z, [ad.Zero(jax.typeof(leaf).to_tangent_aval()) for leaf in z]
+    run = partial(rule.tangent, tuple(i - rule.size for i in moving))
+    for lane in rule.lanes:
+        run = replace(lane, axes=(*lane.axes, *[lane.axes[i] for i in moving])).over(run)
+    return z, run(*z, *primals[rule.size :], *[tangents[i] for i in moving])
 
-    def at(moving: list[Any], z: Leaves) -> Leaves:
-        values = list(constants)
-        for i, value in zip(smooth, moving, strict=True):
-            values[i] = value
-        return rule.f(values, z)
 
-    _, push = jax.linearize(at, moving, z)
-    # Each product is a derivative of the common one: JAX drops what the other argument moves.
-    still = [jnp.zeros_like(c) for c in moving], tuple(jnp.zeros_like(leaf) for leaf in z)
-    _, right = jax.jvp(lambda c: push(c, still[1]), still[:1], ([tangents[1][i] for i in smooth],))
-    _, jvp = jax.linearize(lambda u: push(still[0], u), still[1])
-    forward = Forward(rule.iteration, memory)
-    right = tuple(vary(leaf, rule.ops.axes) for leaf in right)
-    product = Product(jvp, z)
-    u = solve_linear(product, right, rule.adjoint, forward, rule.ops, (*z, *moving))
-    return z, u
+def _batch(axis: Any, operands: Any, dims: Any, *, rule: _Rule) -> Any:
+    """z is mapped in any case, as its derivative will be."""
+    if all(d is None for d in dims):
+        return _attach_p.bind(*operands, rule=rule), [None] * rule.size
+    moved, lane = to_front(axis, operands, dims, range(rule.size))
+    wider = replace(rule, lanes=(*rule.lanes, lane))
+    return _attach_p.bind(*moved, rule=wider), [0] * rule.size
+
+
+# A primitive and not a custom_jvp: JAX drops the rules of those from what it has linearised within
+# scan and jit, and a second derivative would pass by them without a word.
+_attach_p = jax_core.Primitive("fpicore_attach")
+_attach_p.multiple_results = True
+_attach_p.def_impl(_identity)
+_attach_p.def_abstract_eval(_identity)
+ad.primitive_jvps[_attach_p] = _jvp
+batching.fancy_primitive_batchers[_attach_p] = _batch
+mlir.register_lowering(_attach_p, mlir.lower_fun(_identity, multiple_results=True))

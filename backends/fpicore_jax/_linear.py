@@ -9,7 +9,7 @@ Its operands are the residuals of the linearisation J, the forward solver's memo
 derivative is the equation with another right-hand side, its transpose that with Jᵀ.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -73,6 +73,20 @@ class Lane:
             axis_name=self.name,
             spmd_axis_name=self.spmd,
         )
+
+
+def to_front(
+    axis: Any, operands: Any, dims: Any, always: Collection[int]
+) -> tuple[list[Any], Lane]:
+    """Operands with the mapped axis first, given to those as well that must ``always`` have it."""
+    moved = [
+        jnp.moveaxis(x, d, 0)
+        if d is not None
+        else (jnp.broadcast_to(x, (axis.size, *x.shape)) if i in always else x)
+        for i, (x, d) in enumerate(zip(operands, dims, strict=True))
+    ]
+    axes = tuple(None if d is None and i not in always else 0 for i, d in enumerate(dims))
+    return moved, Lane(axes, axis.size, axis.name, axis.spmd_name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,20 +254,13 @@ def _transpose(cotangents: Any, *operands: Any, equation: Equation) -> Any:
 
 
 def _batch(axis: Any, operands: Any, dims: Any, *, equation: Equation) -> Any:
-    """The mapped axis goes first; v is mapped in any case, so that it looks like u."""
+    """v is mapped in any case, so that it looks like u."""
     if all(d is None for d in dims):
         return _linear_p.bind(*operands, equation=equation), [None] * (len(dims) - equation.given)
-    axes = [None if d is None else 0 for d in dims[: equation.given]]
-    moved = [
-        jnp.moveaxis(x, d, 0)
-        if d is not None
-        else (x if i < equation.given else jnp.broadcast_to(x, (axis.size, *x.shape)))
-        for i, (x, d) in enumerate(zip(operands, dims, strict=True))
-    ]
-    mapped = len(operands) - equation.given
-    lane = Lane((*axes, *[0] * mapped), axis.size, axis.name, axis.spmd_name)
+    always = range(equation.given, len(operands))
+    moved, lane = to_front(axis, operands, dims, always)
     wider = replace(equation, lanes=(*equation.lanes, lane))
-    return _linear_p.bind(*moved, equation=wider), [0] * mapped
+    return _linear_p.bind(*moved, equation=wider), [0] * len(always)
 
 
 _linear_p = jax_core.Primitive("fpicore_linear_solve")
