@@ -9,7 +9,7 @@ iteration itself.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ._iterate import Iteration
 from ._ops import Ops
@@ -47,6 +47,9 @@ class AbstractPullBack(AbstractAdjoint):
     order: int = 1
     """Derivatives of this order and below are right; higher ones are refused, unless the
     framework gives them all."""
+    exact: ClassVar[bool] = False
+    """Whether g solves the adjoint equation, so that the derivatives of every order are those of
+    the implicit function z*(θ)."""
     on_failure: str = "warn"
     """"warn", "raise" or "ignore" when the computation of g fails."""
     callback: Callable[[Results, Stats], Any] | None = None

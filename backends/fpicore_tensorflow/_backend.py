@@ -21,8 +21,11 @@ from fpicore import (
     Stats,
 )
 
-from ._autodiff import Linearization, node, refuse_forward_mode
+from ._autodiff import Linearization, exact_node, node, refuse_forward_mode
 from ._ops import TensorFlowEagerOps, TensorFlowGraphOps
+from ._orders import ImplicitFunction, Solve
+from ._recompute import iterate_in_segments
+from ._sources import may_differentiate_twice, sources_if_traceable
 
 
 class TensorFlowBackend:
@@ -92,17 +95,38 @@ class TensorFlowBackend:
         refuse_forward_mode(line.outputs)
         forward = adjoint.forward(iteration, memory)
         solve = partial(_pull_back, self, line, forward, adjoint, problem.batch_ndim, record)
-        out = node(solve, adjoint.order, value, line.outputs, value)
-        for _ in range(1, adjoint.order):
-            out = node(solve, adjoint.order, value, problem.map(out), out)
+        out = self._attach(problem, adjoint, line, solve)
         aux = problem.evaluate(out)[1] if problem.has_aux else None
         return out, results, stats, aux, record
+
+    def _attach(
+        self, problem: Problem, adjoint: AbstractPullBack, line: Linearization, solve: Solve
+    ) -> Leaves:
+        """z*, differentiable: by the implicit function, or as many times as there are levels.
+
+        Levels are for a map that cannot be traced, and so not be searched for what it captures.
+        """
+        levels = 1
+        if may_differentiate_twice(line.outputs):
+            levels = adjoint.order
+            sources = sources_if_traceable(problem.map, line.inputs) if adjoint.exact else None
+            if sources is not None:
+                function = ImplicitFunction(problem.map, line.inputs, sources, solve)
+                return exact_node(function, line.outputs)
+        out = node(solve, levels, line.inputs, line.outputs, line.inputs)
+        for _ in range(1, levels):
+            out = node(solve, levels, line.inputs, problem.map(out), out)
+        return out
 
     @tf.autograph.experimental.do_not_convert
     def unroll(self, problem: Problem, iteration: Iteration, segment: int | None) -> Outcome:
         """Iterate with numbers in tensors, which tapes and tf.gradients follow."""
         ops = self._graph_ops(problem.leaves, problem.batch_ndim)
-        z, results, stats, _ = iteration.run(ops, problem.map, problem.leaves)
+        if segment is None:
+            carry = iteration.iterate(ops, problem.map, problem.leaves)
+        else:
+            carry = iterate_in_segments(ops, iteration, problem.map, problem.leaves, segment)
+        z, results, stats, _ = iteration.report(ops, carry)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, Stats(*map(tf.stop_gradient, stats)), aux, None
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import _tree as tree
 from .._adjoint import AbstractPullBack, Forward, Product
@@ -35,9 +35,10 @@ class Implicit(AbstractPullBack):
             or 1e-4 where that is 0.
         max_steps: most solver steps; None takes the forward max_steps. The fallback has as many
             again.
-        order: derivatives up to this order are right in PyTorch and TensorFlow, at the price of
-            one more evaluation of f a level; higher ones raise `DerivativeError`. JAX and its
-            transforms differentiate to every order whatever is given here.
+        order: derivatives up to this order are right in PyTorch, at the price of one more
+            evaluation of f a level; higher ones raise `DerivativeError`. JAX and TensorFlow
+            differentiate to every order whatever is given here; only an eager TensorFlow map that
+            tf.function cannot trace needs it.
         on_failure: "warn", "raise" or "ignore" when an eager backward pass does not converge;
             traced JAX warns through a host callback, other traced code cannot.
         callback: called with (results, stats) of each adjoint solve: at once in eager
@@ -46,6 +47,8 @@ class Implicit(AbstractPullBack):
     Raises:
         InputError: an attribute is not usable.
     """
+
+    exact: ClassVar[bool] = True
 
     solver: AbstractSolver | None = None
     rtol: float | None = None
