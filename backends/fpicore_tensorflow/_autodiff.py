@@ -51,8 +51,8 @@ def refuse_forward_mode(outputs: Leaves) -> None:
     if forwardprop_util.pack_tangents(list(outputs)).tangents:
         raise DerivativeError(
             "expected reverse mode, received a tf.autodiff.ForwardAccumulator that follows f op by "
-            "op, where TensorFlow's forward derivative of a custom gradient is wrong; put it "
-            "around a tf.function that calls fixed_point, or use tf.GradientTape"
+            "op, where TensorFlow's forward derivative of a custom gradient is wrong; use "
+            "tf.GradientTape, or adjoint=Unrolled()"
         )
 
 
@@ -65,7 +65,7 @@ def node(solve: Solve, order: int, value: Leaves, outputs: Leaves, inputs: Leave
             g = guard(order - 1, order, linear_solve(solve, v, False), leaves)
             return (*g, *[a - b for a, b in zip(v, g, strict=True)])
 
-        return tuple(tf.stop_gradient(leaf) for leaf in value), pull_back
+        return tuple(map(_constant, value)), pull_back
 
     return identity(*outputs, *inputs)
 
@@ -78,9 +78,22 @@ def exact_node(function: ImplicitFunction, outputs: Leaves) -> Leaves:
         def pull_back(*v: Any) -> Any:
             return (*linear_solve(function.solve, v, False), *function.correction(v))
 
-        return tuple(tf.stop_gradient(leaf) for leaf in function.value), pull_back
+        return tuple(map(_constant, function.value)), pull_back
 
     return identity(*outputs, *function.sources.values())
+
+
+def _constant(leaf: Any) -> Any:
+    """A tensor whose own gradient is an error.
+
+    The custom gradient stands in front of it. Where TensorFlow loses that on the way, as when
+    tf.vectorized_map rewrites the graph, the derivative would be zero without a word.
+    """
+    reason = (
+        "a tf.custom_gradient of fpicore was lost, as in a tape around tf.vectorized_map; put the "
+        "tape into the mapped function, or pass the batch to fixed_point with batch_ndim=1"
+    )
+    return tf.raw_ops.PreventGradient(input=tf.stop_gradient(leaf), message=reason)
 
 
 def guard(depth: int, order: int, tensors: Leaves, anchors: Leaves) -> Leaves:

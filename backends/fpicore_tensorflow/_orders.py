@@ -144,7 +144,7 @@ def check_in_scope(inside: Leaves, cotangents: Leaves) -> None:
             return
         graph = getattr(graph, "outer_graph", None)
     raise DerivativeError(
-        "expected at most 1 derivative from outside of a tf.function that holds a fixed point, "
-        "received a request for more, which TensorFlow cannot trace; put the tapes into the "
-        "tf.function too"
+        "expected at most 1 derivative, in reverse mode, from outside of a tf.function that holds "
+        "a fixed point; received a request for more, or for forward mode, which TensorFlow cannot "
+        "trace; put the tapes into the tf.function too, and take forward mode by Unrolled()"
     )

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from fpicore import InputError, Iteration, Leaves, Ops, Process
 
+from ._autodiff import refuse_forward_mode
 from ._sources import Map, Sources, gradient, has_derivative, sources_if_traceable
 
 
@@ -42,6 +43,7 @@ def iterate_in_segments(ops: Any, iteration: Iteration, f: Map, z: Leaves, lengt
             "which tensors it closes over; received one that fails there, by reading values for "
             "instance; use Unrolled() or Implicit()"
         )
+    refuse_forward_mode((*z, *sources.values()))
     segment, count = _Segment(iteration, length), -(-iteration.limit // length)
     carry = iteration.start(ops, z)
     if sources.variables and not tf.executing_eagerly():
@@ -76,7 +78,7 @@ def _advance(ops: Any, segment: Process, f: Map, sources: Sources, carry: Any) -
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(wanted)
                 out = run(start, f)
-            found = gradient(tape, [out[i] for i in smooth], wanted, [v[i] for i in smooth])
+            found = gradient(tape, [out[i] for i in smooth], wanted, tuple(v[i] for i in smooth))
             full: list[Any] = [None] * len(inputs)
             for i, g in zip([*smooth, *range(len(leaves), len(inputs))], found, strict=True):
                 full[i] = g
