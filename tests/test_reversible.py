@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fpicore_numpy
-from fpicore import ConvergenceWarning, InputError, Result, Reversible
+from fpicore import ConvergenceWarning, DerivativeError, InputError, Result, Reversible
 
 from .labs import Lab
 
@@ -127,3 +127,12 @@ def test_divergence_keeps_a_finite_value(lab: Lab) -> None:
 def test_options(damping: float) -> None:
     with pytest.raises(InputError, match="damping"):
         Reversible(damping)
+
+
+@pytest.mark.gradients
+def test_a_second_derivative_is_refused(lab: Lab) -> None:
+    inner = loss(lab, Reversible(0.3), rtol=1e-12, max_steps=4, on_failure="ignore")
+    start = lab.tensor(START)
+    refusals = (DerivativeError, ValueError) if lab.name == "jax" else DerivativeError
+    with pytest.raises(refusals, match=r"at most 1 derivative|one derivative|Reverse-mode"):
+        lab.hessian_product(lambda theta: inner(theta, start), THETA, THETA, lab.swift)

@@ -11,7 +11,7 @@ pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 import tensorflow as _tensorflow
 
 import fpicore_tensorflow as fpi
-from fpicore import DerivativeError, Implicit, Result
+from fpicore import DerivativeError, Result
 
 from .problems import sine_derivative
 
@@ -27,12 +27,11 @@ def compiled(function: Any, mode: str) -> Any:
     return function if options is None else tf.function(function, autograph=False, **options)
 
 
-def value(theta: Any, order: int = 1, **options: Any) -> Any:
+def value(theta: Any, **options: Any) -> Any:
     """z = θ sin z + 1."""
     return fpi.fixed_point(
         lambda z: theta * tf.sin(z) + 1.0,
         tf.zeros(2, tf.float64),
-        adjoint=Implicit(order=order),
         **{"rtol": 1e-12, **options},
     ).value
 
@@ -88,66 +87,6 @@ def test_backward_record() -> None:
     assert sol.backward.stats is not None
     assert sol.backward.result.flat() == [Result.CONVERGED]
     assert float(sol.backward.stats.residual) <= 1.001e-8
-
-
-@pytest.mark.parametrize(("mode", "power"), [("eager", 1), ("eager", 2)])
-def test_nested_tapes(mode: str, power: int) -> None:
-    """Second derivatives by nested tapes: refused at order 1, right at order 2."""
-
-    def second(theta: Any, order: int) -> Any:
-        with tf.GradientTape() as outer:
-            outer.watch(theta)
-            with tf.GradientTape() as inner:
-                inner.watch(theta)
-                loss = tf.reduce_sum(value(theta, order) ** power)
-            gradient = inner.gradient(loss, theta)
-        return outer.gradient(gradient, theta)
-
-    with pytest.raises(DerivativeError, match=r"at most 1 .*Implicit\(order=2\)"):
-        compiled(lambda t: second(t, 1), mode)(tf.constant(THETA))
-    if mode == "eager" and power == 1:
-        found = second(tf.constant(THETA), 2)
-        np.testing.assert_allclose(found, sine_derivative(THETA, 2), rtol=1e-8)
-
-
-def test_third_derivative() -> None:
-    def third(theta: Any, order: int) -> Any:
-        with tf.GradientTape() as a:
-            a.watch(theta)
-            with tf.GradientTape() as b:
-                b.watch(theta)
-                with tf.GradientTape() as c:
-                    c.watch(theta)
-                    loss = tf.reduce_sum(value(theta, order))
-                first = c.gradient(loss, theta)
-            second = b.gradient(first, theta)
-        return a.gradient(second, theta)
-
-    with pytest.raises(DerivativeError, match=r"at most 2 .*Implicit\(order=3\)"):
-        third(tf.constant(THETA), 2)
-    found = third(tf.constant(THETA), 3)
-    np.testing.assert_allclose(found, sine_derivative(THETA, 3), rtol=1e-7)
-
-
-def test_second_derivative_in_another_variable() -> None:
-    a, b = tf.constant(THETA), tf.constant([1.0, 0.5], tf.float64)
-
-    def mixed(order: int) -> Any:
-        with tf.GradientTape() as outer:
-            outer.watch([a, b])
-            with tf.GradientTape() as inner:
-                inner.watch([a, b])
-                z = fpi.fixed_point(
-                    lambda z: a * tf.sin(z) + b, tf.zeros(2, tf.float64), rtol=1e-12,
-                    adjoint=Implicit(order=order),
-                ).value  # fmt: skip
-                loss = tf.reduce_sum(z)
-            gradient = inner.gradient(loss, a)
-        return outer.gradient(gradient, b)
-
-    with pytest.raises(DerivativeError):
-        mixed(1)
-    assert np.isfinite(mixed(2)).all()
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])

@@ -1,9 +1,10 @@
 """The gradient of a fixed point as a tf.custom_gradient.
 
 The scheme is that of fpicore_torch: z* is found without a gradient, f is recorded once at z*, and
-a node puts the adjoint solve between the cotangent of z* and that of f(z*). One level is exact to
-first order; out_k = out_{k−1} + N(f(out_{k−1}) − out_{k−1}) is exact to order k, where N has the
-constant pull-back v ↦ g. A derivative beyond the levels raises `DerivativeError`.
+a node puts the adjoint solve between the cotangent of z* and that of f(z*). That is exact to first
+order. Higher orders come from the implicit function (`_orders`), or from levels, which need not
+know what f captures: out_k = out_{k−1} + N(f(out_{k−1}) − out_{k−1}) is exact to order k, where N
+has the constant pull-back v ↦ g; a derivative beyond the levels raises `DerivativeError`.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,8 @@ from tensorflow.python.eager import forwardprop_util  # pyright: ignore[reportMi
 
 from fpicore import DerivativeError, Leaves
 
-Solve = Callable[[Leaves, bool], Leaves]
-"""The adjoint solve: of v with Jᵀ or, if the flag is set, with J."""
+from ._orders import ImplicitFunction, Solve, linear_solve
+from ._sources import gradient
 
 
 class Linearization:
@@ -30,7 +31,7 @@ class Linearization:
 
     def vjp(self, g: Leaves) -> Leaves:
         """Jᵀg."""
-        return _gradient(self._tape, self.outputs, self.inputs, g)
+        return gradient(self._tape, self.outputs, self.inputs, g)
 
     def jvp(self, u: Leaves) -> Leaves:
         """Ju, as the derivative of g ↦ Jᵀg along u."""
@@ -38,27 +39,20 @@ class Linearization:
             g = tuple(tf.zeros_like(leaf) for leaf in u)
             outer.watch(g)
             pulled = self.vjp(g)
-        return _gradient(outer, pulled, g, u)
-
-
-def _gradient(tape: tf.GradientTape, outputs: Leaves, inputs: Leaves, v: Leaves) -> Leaves:
-    return tuple(
-        tape.gradient(
-            outputs, list(inputs), list(v), unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-    )
+        return gradient(outer, pulled, g, u)
 
 
 def refuse_forward_mode(outputs: Leaves) -> None:
-    """Raise if an eager ForwardAccumulator watches f.
+    """Raise if a ForwardAccumulator watches f op by op: in eager mode, or within a function.
 
     TensorFlow derives the forward mode of a custom gradient from its pull-back, and loses part of
     the levels on the way. Only TensorFlow's own module tells whether tensors carry tangents.
     """
-    if tf.executing_eagerly() and forwardprop_util.pack_tangents(list(outputs)).tangents:
+    if forwardprop_util.pack_tangents(list(outputs)).tangents:
         raise DerivativeError(
-            "expected reverse mode, received a tf.autodiff.ForwardAccumulator in eager mode, where "
-            "TensorFlow's forward derivative of a custom gradient is wrong; use tf.GradientTape"
+            "expected reverse mode, received a tf.autodiff.ForwardAccumulator that follows f op by "
+            "op, where TensorFlow's forward derivative of a custom gradient is wrong; use "
+            "tf.GradientTape, or adjoint=Unrolled()"
         )
 
 
@@ -71,20 +65,35 @@ def node(solve: Solve, order: int, value: Leaves, outputs: Leaves, inputs: Leave
             g = guard(order - 1, order, linear_solve(solve, v, False), leaves)
             return (*g, *[a - b for a, b in zip(v, g, strict=True)])
 
-        return tuple(tf.stop_gradient(leaf) for leaf in value), pull_back
+        return tuple(map(_constant, value)), pull_back
 
     return identity(*outputs, *inputs)
 
 
-def linear_solve(solve: Solve, v: Leaves, tangent: bool) -> Leaves:
-    """Mᵀv, or Mv, with M = (I − J)⁻¹ held constant: differentiable to every order."""
+def exact_node(function: ImplicitFunction, outputs: Leaves) -> Leaves:
+    """z*, as a function of f(z*) (outputs) and θ: v ↦ (g, a correction of higher order)."""
 
     @tf.custom_gradient
-    def apply(*v: Any) -> Any:
-        found = tuple(tf.stop_gradient(leaf) for leaf in solve(v, tangent))
-        return found, lambda *w: linear_solve(solve, w, not tangent)
+    def identity(*_: Any) -> Any:
+        def pull_back(*v: Any) -> Any:
+            return (*linear_solve(function.solve, v, False), *function.correction(v))
 
-    return apply(*v)
+        return tuple(map(_constant, function.value)), pull_back
+
+    return identity(*outputs, *function.sources.values())
+
+
+def _constant(leaf: Any) -> Any:
+    """A tensor whose own gradient is an error.
+
+    The custom gradient stands in front of it. Where TensorFlow loses that on the way, as when
+    tf.vectorized_map rewrites the graph, the derivative would be zero without a word.
+    """
+    reason = (
+        "a tf.custom_gradient of fpicore was lost, as in a tape around tf.vectorized_map; put the "
+        "tape into the mapped function, or pass the batch to fixed_point with batch_ndim=1"
+    )
+    return tf.raw_ops.PreventGradient(input=tf.stop_gradient(leaf), message=reason)
 
 
 def guard(depth: int, order: int, tensors: Leaves, anchors: Leaves) -> Leaves:
@@ -101,7 +110,8 @@ def guard(depth: int, order: int, tensors: Leaves, anchors: Leaves) -> Leaves:
             if depth == 0:
                 raise DerivativeError(
                     f"expected at most {order} derivative(s) of this fixed point, received a "
-                    f"request for more, which Implicit(order={order}) would answer wrongly; pass "
+                    "request for more, which would be answered wrongly: either the adjoint is an "
+                    "approximation, or f is no function that TensorFlow can trace; pass "
                     f"adjoint=Implicit(order={order + 1}) to fixed_point"
                 )
             passed = guard(depth - 1, order, w, leaves[size:])

@@ -22,9 +22,13 @@ from fpicore import (
     Stats,
 )
 
-from ._autodiff import Linearization, node, refuse_forward_mode
+from ._autodiff import Linearization, exact_node, node, refuse_forward_mode
 from ._jacobian import TensorFlowLinear
 from ._ops import TensorFlowEagerOps, TensorFlowGraphOps
+from ._orders import ImplicitFunction, Solve
+from ._recompute import iterate_in_segments
+from ._reversed import reversed_solve
+from ._sources import may_differentiate_twice, sources_if_traceable
 
 T = TypeVar("T")
 
@@ -97,20 +101,52 @@ class TensorFlowBackend:
         refuse_forward_mode(line.outputs)
         forward = adjoint.forward(iteration, memory)
         solve = partial(_pull_back, self, line, forward, adjoint, problem.batch_ndim, record)
-        order = adjoint.order or 1
-        out = node(solve, order, value, line.outputs, value)
-        for _ in range(1, order):
-            out = node(solve, order, value, problem.map(out), out)
+        out = self._attach(problem, adjoint, line, solve)
         aux = problem.evaluate(out)[1] if problem.has_aux else None
         return out, results, stats, aux, record
+
+    def _attach(
+        self, problem: Problem, adjoint: AbstractPullBack, line: Linearization, solve: Solve
+    ) -> Leaves:
+        """z*, differentiable: by the implicit function, or as many times as there are levels.
+
+        Levels are for a map that cannot be traced, and so not be searched for what it captures.
+        """
+        levels = 1
+        if may_differentiate_twice(line.outputs):
+            levels = adjoint.order or 1
+            sources = sources_if_traceable(problem.map, line.inputs) if adjoint.exact else None
+            if sources is not None:
+                function = ImplicitFunction(problem.map, line.inputs, sources, solve)
+                return exact_node(function, line.outputs)
+        out = node(solve, levels, line.inputs, line.outputs, line.inputs)
+        for _ in range(1, levels):
+            out = node(solve, levels, line.inputs, problem.map(out), out)
+        return out
 
     @tf.autograph.experimental.do_not_convert
     def unroll(self, problem: Problem, iteration: Iteration, segment: int | None) -> Outcome:
         """Iterate with numbers in tensors, which tapes and tf.gradients follow."""
         ops = self._graph_ops(problem.leaves, problem.batch_ndim)
-        z, results, stats, _ = iteration.run(ops, problem.map, problem.leaves)
+        if segment is None:
+            carry = iteration.iterate(ops, problem.map, problem.leaves)
+        else:
+            carry = iterate_in_segments(ops, iteration, problem.map, problem.leaves, segment)
+        z, results, stats, _ = fpicore.outcome(ops, carry)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, Stats(*map(tf.stop_gradient, stats)), aux, None
+
+    @tf.autograph.experimental.do_not_convert
+    def reverse(self, problem: Problem, iteration: Iteration, sweep: Any) -> Outcome:
+        """A custom_gradient over z0 and all that f captures."""
+        ops = self.ops(problem.leaves, problem.batch_ndim)
+        record = Backward() if tf.executing_eagerly() else None
+        conclude = partial(_conclude, sweep, record)
+        z, results, stats = reversed_solve(
+            problem.map, problem.leaves, ops, iteration, sweep, conclude
+        )
+        aux = problem.evaluate(z)[1] if problem.has_aux else None
+        return z, results, stats, aux, record
 
     @tf.autograph.experimental.do_not_convert
     def solve_adjoint(
@@ -152,16 +188,21 @@ def _pull_back(
     ops = backend.ops(v, batch_ndim)
     product = line.jvp if tangent else line.vjp
     g, results, stats = adjoint.pull_back(ops, product, v, forward, tangent)
+    _conclude(adjoint, record, results, stats)
+    return g
+
+
+def _conclude(adjoint: Any, record: Backward | None, results: Results, stats: Stats) -> None:
+    """Report a backward pass, by a py_function where its outcome is not known yet."""
     if tf.executing_eagerly():
         if record is not None:
             record.note(results, stats)
         adjoint.conclude(results, stats)
     elif adjoint.callback is not None:
         tf.py_function(_tell(adjoint), [results.codes, *stats], [])
-    return g
 
 
-def _tell(adjoint: AbstractPullBack) -> Callable[..., None]:
+def _tell(adjoint: Any) -> Callable[..., None]:
     def tell(codes: Any, *stats: Any) -> None:
         adjoint.conclude(Results(codes), Stats(*stats))
 

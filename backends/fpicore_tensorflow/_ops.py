@@ -129,6 +129,14 @@ class TensorFlowEagerOps(_Leaves, HostNumbers):
         index = int(slot)
         return (*history[:index], _wide(leaf), *history[index + 1 :])
 
+    def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
+        """Python's while, which a tape around it does not follow.
+
+        f itself runs as ever, as it may open a tape of its own; what it returns is cut off, so that
+        a tape outside lets go of each evaluation as soon as its tensors are gone.
+        """
+        return super().loop(lambda z: tf.nest.map_structure(tf.stop_gradient, f(z)), process, carry)
+
     def report(self, number: Any, integer: bool = False) -> Any:
         """Tensors."""
         shown = super().report(number, integer)

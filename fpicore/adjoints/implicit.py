@@ -43,10 +43,10 @@ class Implicit(AbstractPullBack):
             or 1e-4 where that is 0.
         max_steps: most solver steps; None takes the forward max_steps. The fallback has as many
             again.
-        order: None gives every order in JAX and PyTorch and the first in TensorFlow. A number k
-            attaches k levels in PyTorch's plain autograd and in TensorFlow, each at the price of
-            one more evaluation of f: derivatives up to order k are right whatever f does, higher
-            ones raise `DerivativeError`. JAX differentiates to every order whatever is given.
+        order: None gives every order, whatever the framework. A number k attaches k levels in
+            PyTorch's plain autograd, and in TensorFlow where an eager map cannot be traced, each
+            at the price of one more evaluation of f: derivatives up to order k are right whatever
+            f does, higher ones raise `DerivativeError`.
         on_failure: "warn", "raise" or "ignore" when an eager backward pass does not converge;
             traced JAX warns through a host callback, other traced code cannot.
         callback: called with (results, stats) of each adjoint solve: at once in eager

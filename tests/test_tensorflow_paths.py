@@ -1,0 +1,257 @@
+"""Ways to differentiate and things to differentiate that only TensorFlow has."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+
+import tensorflow as _tensorflow
+
+import fpicore_tensorflow as fpi
+from fpicore import DerivativeError
+
+from .problems import sine_derivative
+
+tf: Any = _tensorflow  # its modules load lazily, so that type checkers do not see them
+pytestmark = pytest.mark.framework("tensorflow")
+
+THETA = np.array([0.4, -0.7])
+DIRECTION = np.array([1.0, 0.5])
+STRATEGIES = {
+    "implicit": fpi.Implicit(),
+    "unrolled": fpi.Unrolled(),
+    "checkpointed": fpi.Unrolled(checkpoint=True),
+}
+
+
+def value(theta: Any, **options: Any) -> Any:
+    """z = θ sin z + 1."""
+    f = lambda z: theta * tf.sin(z) + 1.0  # noqa: E731
+    options = {"solver": fpi.Picard(), "rtol": 1e-13, "max_steps": 200, **options}
+    return fpi.fixed_point(f, tf.ones(theta.shape, theta.dtype), **options).value
+
+
+def graph(function: Any) -> Any:
+    return tf.function(function, autograph=False)
+
+
+def test_forward_mode_around_a_function() -> None:
+    """Through the iteration; by the pull-back it is refused."""
+    theta = tf.constant(THETA)
+    expected = sine_derivative(THETA, 1) * DIRECTION
+    with tf.autodiff.ForwardAccumulator(theta, tf.constant(DIRECTION)) as forward:
+        z = graph(lambda t: value(t, adjoint=fpi.Unrolled()))(theta)
+        with pytest.raises(DerivativeError, match="forward mode"):
+            graph(value)(theta)
+    np.testing.assert_allclose(forward.jvp(z), expected, rtol=1e-8)
+
+
+def as_closure(theta: Any, adjoint: Any) -> Any:
+    return value(theta, adjoint=adjoint, max_steps=30)
+
+
+def as_nested_state(theta: Any, adjoint: Any) -> Any:
+    f = lambda z: {"a": theta * tf.sin(z["b"]), "b": 0.5 * z["a"]}  # noqa: E731
+    z0 = {"a": tf.ones(2, tf.float64), "b": tf.ones(2, tf.float64)}
+    return fpi.fixed_point(f, z0, adjoint=adjoint, on_failure="ignore").value["b"]
+
+
+@pytest.mark.parametrize("solve", [as_closure, as_nested_state])
+@pytest.mark.parametrize("name", ["implicit", "checkpointed"])
+def test_eager_forward_mode_is_refused(solve: Any, name: str) -> None:
+    theta = tf.constant(THETA)
+    with (
+        tf.autodiff.ForwardAccumulator(theta, tf.constant(DIRECTION)),
+        pytest.raises(DerivativeError, match="ForwardAccumulator"),
+    ):
+        solve(theta, STRATEGIES[name])
+
+
+def test_eager_forward_mode_of_a_variable_is_refused() -> None:
+    theta = tf.Variable(THETA)
+    with (
+        tf.autodiff.ForwardAccumulator(theta, tf.constant(DIRECTION)),
+        pytest.raises(DerivativeError, match="ForwardAccumulator"),
+    ):
+        value(theta)
+
+
+def test_eager_forward_mode_through_the_iteration() -> None:
+    theta = tf.constant(THETA)
+    with tf.autodiff.ForwardAccumulator(theta, tf.constant(DIRECTION)) as forward:
+        z = value(theta, adjoint=fpi.Unrolled())
+    expected = sine_derivative(THETA, 1) * DIRECTION
+    np.testing.assert_allclose(forward.jvp(z), expected, rtol=1e-8)
+
+
+def coupled(x: Any) -> Any:
+    """Each row a system: z = tanh(W z) + x."""
+    weight = tf.constant([[0.3, -0.4], [0.2, 0.5]], tf.float64)
+    f = lambda z: tf.tanh(z @ weight) + x  # noqa: E731
+    return fpi.fixed_point(
+        f, tf.zeros_like(x), solver=fpi.Picard(), rtol=1e-13, max_steps=200, batch_ndim=1
+    ).value
+
+
+ROWS = np.array([[0.3, -0.2], [1.0, 0.4], [-0.5, 0.1]])
+
+
+def row_jacobians() -> np.ndarray:
+    """dz/dx of each row."""
+    weight, found = np.array([[0.3, -0.4], [0.2, 0.5]]), []
+    for z in coupled(tf.constant(ROWS)).numpy():
+        slope = weight.T * (1 - np.tanh(z @ weight) ** 2)[:, None]
+        found.append(np.linalg.inv(np.eye(2) - slope))
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_jacobians(mode: str) -> None:
+    pfor = mode != "xla"  # TensorFlow's vectorised loops do not compile
+
+    def run(x: Any) -> Any:
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            z = coupled(x)
+        full = tape.jacobian(z, x, experimental_use_pfor=pfor)
+        return full, tape.batch_jacobian(z, x, experimental_use_pfor=pfor)
+
+    if mode != "eager":
+        run = tf.function(run, autograph=False, jit_compile=mode == "xla" or None)
+    full, rows = run(tf.constant(ROWS))
+    np.testing.assert_allclose(rows, row_jacobians(), rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(
+        np.einsum("iaib->iab", full.numpy()), row_jacobians(), rtol=1e-8, atol=1e-12
+    )
+    assert np.count_nonzero(np.abs(full) > 1e-12) == rows.numpy().size
+
+
+def test_vectorized_map() -> None:
+    found = tf.vectorized_map(lambda row: coupled(row[None])[0], tf.constant(ROWS))
+    np.testing.assert_allclose(found, coupled(tf.constant(ROWS)), rtol=1e-10)
+
+
+def test_tape_within_a_vectorized_map() -> None:
+    def slope(row: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(row)
+            z = coupled(row[None])
+        return tape.gradient(z, row)
+
+    found = tf.vectorized_map(slope, tf.constant(ROWS))
+    np.testing.assert_allclose(found, row_jacobians().sum(axis=1), rtol=1e-8)
+
+
+def test_tape_around_a_vectorized_map_is_refused() -> None:
+    """TensorFlow rewrites the graph and drops every custom gradient; it must not become zero."""
+    x = tf.constant(ROWS)
+
+    def slope() -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            z = tf.vectorized_map(lambda row: coupled(row[None])[0], x)
+        return tape.gradient(z, x)
+
+    with pytest.raises(LookupError, match="custom_gradient of fpicore"):
+        slope()
+
+
+def test_hessian_by_tape_jacobian() -> None:
+    theta = tf.constant(THETA)
+    with tf.GradientTape() as outer:
+        outer.watch(theta)
+        with tf.GradientTape() as inner:
+            inner.watch(theta)
+            z = value(theta)
+        slope = inner.gradient(z, theta)
+    found = outer.jacobian(slope, theta)
+    np.testing.assert_allclose(found, np.diag(sine_derivative(THETA, 2)), rtol=1e-8)
+
+
+def test_embedding_in_the_map() -> None:
+    """The gradient of a table is a set of rows: z = T[0] − 1.5 z + T[2] has z* = 0.4 (T₀ + T₂)."""
+    table = tf.Variable(np.arange(8.0).reshape(4, 2))
+
+    def run() -> Any:
+        with tf.GradientTape(persistent=True) as tape:
+            f = lambda z: tf.reduce_sum(tf.gather(table, [0, 2]), 0) - 1.5 * z  # noqa: E731
+            z = fpi.fixed_point(f, tf.zeros(2, tf.float64), rtol=1e-12).value
+        return tf.convert_to_tensor(tape.gradient(z, table))
+
+    expected = [[0.4, 0.4], [0.0, 0.0], [0.4, 0.4], [0.0, 0.0]]
+    np.testing.assert_allclose(run(), expected, rtol=1e-9)
+    np.testing.assert_allclose(graph(run)(), expected, rtol=1e-9)
+
+
+def test_nested_solve_twice_differentiated() -> None:
+    """y = z/2 − y/2 within z = θ² − y/2: y* = z/3 and z* = 6 θ²/7."""
+    theta = tf.constant(THETA)
+
+    def loss() -> Any:
+        def outer(z: Any) -> Any:
+            inner = fpi.fixed_point(lambda y: 0.5 * z - 0.5 * y, tf.zeros_like(z), rtol=1e-13)
+            return theta**2 - 0.5 * inner.value
+
+        return tf.reduce_sum(fpi.fixed_point(outer, tf.zeros(2, tf.float64), rtol=1e-12).value)
+
+    with tf.GradientTape() as second:
+        second.watch(theta)
+        with tf.GradientTape() as first:
+            first.watch(theta)
+            total = loss()
+        slope = first.gradient(total, theta)
+    np.testing.assert_allclose(slope, 12 / 7 * THETA, rtol=1e-8)
+    np.testing.assert_allclose(second.gradient(slope, theta), 12 / 7, rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_narrow_state(name: str) -> None:
+    """Ends by itself, with a gradient as good as the dtype."""
+    x = tf.cast(tf.constant(ROWS), name)
+    weight = tf.cast(tf.constant([[0.3, -0.4], [0.2, 0.5]]), name)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        sol = fpi.fixed_point(lambda z: tf.tanh(z @ weight) + x, tf.zeros_like(x), batch_ndim=1)
+    found = tf.cast(tape.gradient(sol.value, x), tf.float64)
+    assert bool(tf.reduce_all(sol.converged))
+    np.testing.assert_allclose(found, row_jacobians().sum(axis=1), rtol=0.1, atol=0.05)
+
+
+def test_complex_state_by_its_real_form() -> None:
+    """TensorFlow's convention: the gradient of a real loss is dL/dx + i dL/dy."""
+    random = np.random.default_rng(0)
+    a = 0.3 * (random.standard_normal((3, 3)) + 1j * random.standard_normal((3, 3)))
+    b = random.standard_normal(3) + 1j * random.standard_normal(3)
+
+    def complex_loss(b: Any) -> Any:
+        f = lambda z: tf.linalg.matvec(tf.constant(a), z) + 0.1 * tf.math.conj(z) * z + b  # noqa: E731
+        z = fpi.fixed_point(f, tf.zeros(3, tf.complex128), rtol=1e-13).value
+        return tf.reduce_sum(tf.abs(z) ** 4)
+
+    def real_loss(b: Any) -> Any:
+        big = tf.constant(np.block([[a.real, -a.imag], [a.imag, a.real]]))
+
+        def f(z: Any) -> Any:
+            square = 0.1 * (z[:3] ** 2 + z[3:] ** 2)
+            return tf.linalg.matvec(big, z) + tf.concat([square, tf.zeros(3, tf.float64)], 0) + b
+
+        z = fpi.fixed_point(f, tf.zeros(6, tf.float64), rtol=1e-13).value
+        return tf.reduce_sum((z[:3] ** 2 + z[3:] ** 2) ** 2)
+
+    def derivatives(loss: Any, b: Any, direction: Any) -> Any:
+        with tf.GradientTape() as outer:
+            outer.watch(b)
+            with tf.GradientTape() as inner:
+                inner.watch(b)
+                total = loss(b)
+            slope = inner.gradient(total, b)
+            along = tf.reduce_sum(tf.math.real(tf.math.conj(direction) * slope))
+        return slope.numpy(), outer.gradient(along, b).numpy()
+
+    b, d = 0.2 * b, random.standard_normal(3) + 1j * random.standard_normal(3)
+    found = derivatives(complex_loss, tf.constant(b), tf.constant(d))
+    stacked = [tf.constant(np.concatenate([x.real, x.imag])) for x in (b, d)]
+    for got, expected in zip(found, derivatives(real_loss, *stacked), strict=True):
+        np.testing.assert_allclose(got, expected[:3] + 1j * expected[3:], rtol=1e-8)
