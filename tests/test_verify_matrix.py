@@ -235,8 +235,8 @@ def test_file_without_markers(
         (["--only", "matrix", "--problem", "tanh"], "expected --problem together with the"),
         (["--only", "strategies", "--solver", "picard"], "expected --solver together with"),
         (["--only", "everything"], "invalid choice: 'everything'"),
-        (["--backend", "numpy", "--markdown", "README.md"], "expected --markdown with the matrix"),
-        (["--only", "strategies", "--markdown", "README.md"], "expected --markdown with the"),
+        (["--backend", "numpy", "--markdown", "x.md"], "expected --markdown with the matrix"),
+        (["--only", "strategies", "--markdown", "x.md"], "expected --markdown with the"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
