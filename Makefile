@@ -1,5 +1,6 @@
 # make verify   install into .venv, then compare every framework and strategy with the reference
 # make test     install into .venv, then run the whole test suite
+# make matrix   verify every derivative, and write the outcome into README.md
 # make lint     ruff and pyright
 # make build    source archive and wheel, in dist/
 # make clean    remove .venv and everything that was built
@@ -26,7 +27,7 @@ TEST_ENV := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help verify test lint build clean
+.PHONY: help verify test matrix lint build clean
 
 help:
 	@sed -n 's/^# \(make \)/\1/p' Makefile
@@ -36,6 +37,9 @@ verify: $(USER_STAMP)
 
 test: $(DEVELOPER_STAMP)
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+matrix: $(USER_STAMP)
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/fpicore verify --only matrix --markdown README.md
 
 lint: $(DEVELOPER_STAMP)
 	$(BIN)/ruff check

@@ -17,17 +17,27 @@ from ._errors import InputError
 from .verify.frameworks import installed, load, select, version
 from .verify.harness import Harness
 from .verify.load import load_problem
+from .verify.markdown import check_markers, matrix_markdown, write_between
+from .verify.matrix import ROWS, explore
 from .verify.problem import FRAMEWORKS
 from .verify.problems import BUILT_IN
 from .verify.report import Environment, progress, show, write_json
-from .verify.run import SOLVERS, Campaign
+from .verify.run import SOLVERS, Campaign, Findings
+from .verify.strategies import STRATEGIES, compare
 from .verify.tolerances import TOLERANCES
 from .verify.training import Subject, problem_of
 
 _MODES = ("eager", "jit", "graph", "xla")
+_PARTS = ("problems", "strategies", "matrix")
 _DESCRIPTION = """\
-Solves and differentiates problems in every installed framework with every solver. Compares value
-and gradients with a dense float64 reference computed in NumPy, and the frameworks with each other.
+problems:   solves and differentiates problems in every installed framework with every solver;
+            compares value and gradients with a dense float64 reference computed in NumPy, and the
+            frameworks with each other.
+strategies: compares every gradient strategy with its own exact formula.
+matrix:     compares derivatives of order 0 to 3, by every mode and transform of each framework,
+            with their exact values; each is right, refused or missing.
+
+All three by default; the problems alone where one of them or a solver is named.
 """
 _EPILOG = """\
 exit status: 0 all right, 1 something differs or fails, 2 the command could not be carried out.
@@ -75,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--problem", action="append", metavar="NAME", help="only this problem (repeatable)")
     add("--dtype", choices=tuple(TOLERANCES), default="float64")
     add("--mode", choices=_MODES, help="in frameworks that have it, instead of their default")
+    add("--only", action="append", choices=_PARTS, help="only this part (repeatable)")
     add("--json", type=Path, metavar="FILE", help="write everything that was found")
+    add("--markdown", type=Path, metavar="FILE", help="write the matrix between its markers")
     add("--list", action="store_true", help="list problems, frameworks and solvers")
     return parser
 
@@ -97,16 +109,17 @@ def _first_line(function: Any) -> str:
 
 def _verify(options: argparse.Namespace) -> int:
     started = time.perf_counter()
+    parts = _parts(options)
     solvers = _solvers(options.solver)
     names, missing = select(options.backend)
-    subjects = _subjects(options)
+    subjects = _subjects(options) if "problems" in parts else []
     _check_output(options.json)
+    _check_markdown(options.markdown, parts, names)
     absent = dict.fromkeys(missing, "not installed")
     harnesses = _load(names, named=options.backend is not None, absent=absent)
     _check_selection(harnesses, subjects, options.mode)
     campaign = Campaign(harnesses, solvers, options.dtype, options.mode)
-    with progress(campaign.pieces(subjects)) as announce:
-        findings = campaign.run(subjects, announce)
+    findings = _findings(campaign, subjects, parts)
     environment = Environment(
         fpicore=__version__,
         frameworks={harness.name: version(harness.name) for harness in harnesses},
@@ -117,7 +130,56 @@ def _verify(options: argparse.Namespace) -> int:
     show(findings, environment)
     if options.json is not None:
         write_json(options.json, findings, environment)
+    if options.markdown is not None:
+        _check_markdown(options.markdown, parts, list(environment.frameworks))
+        write_between(options.markdown, matrix_markdown(findings.matrix, FRAMEWORKS))
     return 1 if findings.failures else 0
+
+
+def _findings(campaign: Campaign, subjects: list[Subject], parts: Sequence[str]) -> Findings:
+    """Run the parts in turn, under one progress bar."""
+    harnesses = campaign.harnesses
+    total = campaign.pieces(subjects)
+    total += len(harnesses) * len(STRATEGIES) * ("strategies" in parts)
+    total += len(harnesses) * len(ROWS) * ("matrix" in parts)
+    with progress(total) as announce:
+        findings = campaign.run(subjects, announce)
+        if "strategies" in parts:
+            findings.strategies = compare(harnesses, campaign.mode_of, announce)
+        if "matrix" in parts:
+            findings.matrix = explore(harnesses, announce)
+    return findings
+
+
+def _parts(options: argparse.Namespace) -> Sequence[str]:
+    """The parts to run: those named, else the one that what is named belongs to, else all."""
+    given = {
+        "FILE.py:NAME": options.target,
+        "--problem": options.problem,
+        "--solver": options.solver,
+    }
+    named = [name for name, value in given.items() if value is not None]
+    if options.only is None:
+        return ("problems",) if named else _PARTS
+    if named and "problems" not in options.only:
+        raise InputError(
+            f"expected {named[0]} together with the problems, received --only "
+            f"{' --only '.join(options.only)}; leave one of them out"
+        )
+    return options.only
+
+
+def _check_markdown(path: Path | None, parts: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse to write a matrix that lacks a framework, and to look for a place too late."""
+    if path is None:
+        return
+    if "matrix" not in parts or tuple(names) != FRAMEWORKS:
+        raise InputError(
+            f"expected --markdown with the matrix of {', '.join(FRAMEWORKS)}, received parts "
+            f"{', '.join(parts)} of {', '.join(names)}; add --only matrix, leave out --backend, "
+            "and install what is missing"
+        )
+    check_markers(path)
 
 
 def _solvers(named: list[str] | None) -> list[str]:

@@ -131,8 +131,9 @@ def test_backend(path: Path) -> None:
     assert not {module.partition(".")[0] for module in modules} & others
     for module in own(path):
         assert not module.startswith("_")
-        assert "." not in module or path.stem == "_harness"
-        assert module.partition(".")[0] != "verify" or path.stem == "_harness"
+        verifies = path.stem in ("_harness", "_probes")
+        assert "." not in module or verifies
+        assert module.partition(".")[0] != "verify" or verifies
     companions = {"jaxlib"} if framework == "jax" else set()
     keras = (
         {"keras"} if framework in ("tensorflow", "torch", "jax") and path.stem == "nn" else set()

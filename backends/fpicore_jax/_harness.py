@@ -12,6 +12,9 @@ import numpy as np
 import fpicore_jax
 from fpicore.verify.arrays import Array, Tree
 from fpicore.verify.harness import Entries, Harness, Leaves, Task
+from fpicore.verify.probes import Probes
+
+from ._probes import PROBES
 
 
 class JAXHarness(Harness):
@@ -20,6 +23,7 @@ class JAXHarness(Harness):
     name: ClassVar[str] = "jax"
     modes: ClassVar[tuple[str, ...]] = ("jit", "eager")
     library: ClassVar[Any] = fpicore_jax
+    probes: ClassVar[Probes] = PROBES
 
     @property
     def namespace(self) -> Any:
@@ -44,6 +48,10 @@ class JAXHarness(Harness):
     def compile(self, function: Callable[..., Any], mode: str) -> Callable[..., Any]:
         """``jax.jit`` in mode jit."""
         return jax.jit(function) if mode == "jit" else function
+
+    def settle(self) -> None:
+        """Callbacks run in a thread of their own."""
+        jax.effects_barrier()
 
     def differentiate(
         self, task: Task, z0: Tree, args: Leaves, data: Tree

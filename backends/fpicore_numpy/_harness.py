@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import fpicore_numpy
+from fpicore import AbstractAdjoint, AbstractPullBack, Implicit
 from fpicore.verify.arrays import Array, Tree, cast, convert, rebuild
 from fpicore.verify.dense import Dense, Functions
 from fpicore.verify.extras import require
@@ -31,6 +32,11 @@ class NumPyHarness(Harness):
         """The array itself."""
         return np.asarray(tensor)
 
+    def offers(self, adjoint: AbstractAdjoint) -> bool:
+        """Those that solve the adjoint equation by itself, without the forward solve."""
+        reuses = isinstance(adjoint, Implicit) and adjoint.reuse
+        return isinstance(adjoint, AbstractPullBack) and not reuses
+
     def differentiate(
         self, task: Task, z0: Tree, args: Leaves, data: Tree
     ) -> tuple[Entries, Leaves]:
@@ -46,14 +52,17 @@ class NumPyHarness(Harness):
             products = np.einsum("sij,si->sj", jacobians, dense.layout.pack(g))
             return self._state(dense, products, task.dtype)
 
+        adjoint = task.adjoint()
         solution = fpicore_numpy.adjoint_solve(
             vjp,
             self._state(dense, dense.loss_gradient(x), task.dtype),
             solver=task.solver,
-            adjoint=task.adjoint(),
+            adjoint=adjoint,
             batch_ndim=task.problem.batch_ndim,
             on_failure="ignore",
         )
+        if isinstance(adjoint, AbstractPullBack):
+            adjoint.conclude(solution.result, solution.stats)
         return entries, dense.gradients(x, dense.layout.pack(solution.value))
 
     def _state(self, dense: Dense, packed: Array, dtype: str) -> Tree:

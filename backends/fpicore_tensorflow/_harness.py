@@ -8,6 +8,9 @@ import tensorflow as _tensorflow
 import fpicore_tensorflow
 from fpicore.verify.arrays import Array, Tree
 from fpicore.verify.harness import Entries, Harness, Leaves, Task
+from fpicore.verify.probes import Probes
+
+from ._probes import PROBES
 
 tf: Any = _tensorflow  # its modules load lazily, so that type checkers do not see them
 
@@ -18,6 +21,7 @@ class TensorFlowHarness(Harness):
     name: ClassVar[str] = "tensorflow"
     modes: ClassVar[tuple[str, ...]] = ("graph", "eager", "xla")
     library: ClassVar[Any] = fpicore_tensorflow
+    probes: ClassVar[Probes] = PROBES
 
     @property
     def namespace(self) -> Any:

@@ -8,6 +8,9 @@ import fpicore_torch
 from fpicore.verify.arrays import Array, Tree
 from fpicore.verify.extras import require
 from fpicore.verify.harness import Entries, Harness, Leaves, Task
+from fpicore.verify.probes import Probes
+
+from ._probes import PROBES
 
 
 class TorchHarness(Harness):
@@ -16,6 +19,8 @@ class TorchHarness(Harness):
     name: ClassVar[str] = "torch"
     modes: ClassVar[tuple[str, ...]] = ("eager",)
     library: ClassVar[Any] = fpicore_torch
+    probes: ClassVar[Probes] = PROBES
+    ways: ClassVar[tuple[str, ...]] = ("argument", "closure")
 
     @property
     def namespace(self) -> Any:

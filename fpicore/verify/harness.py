@@ -9,9 +9,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from .._adjoint import AbstractAdjoint
 from .._solver import AbstractSolver
 from ..adjoints import Implicit
 from .arrays import Array, Tree, cast, convert, leaves, leaves_like, rebuild, weighted_sum
+from .probes import Probes
 from .problem import Problem
 
 Leaves = tuple[Any, ...]
@@ -47,9 +49,13 @@ class Task:
     dtype: str
     mode: str
     """One of the harness's modes."""
+    strategy: AbstractAdjoint | None = None
+    """The gradient strategy; None is the exact one, as tight as the solve."""
 
-    def adjoint(self) -> Implicit:
-        """The gradient strategy: exact, as tight as the solve; its effect is measured."""
+    def adjoint(self) -> AbstractAdjoint:
+        """The gradient strategy."""
+        if self.strategy is not None:
+            return self.strategy
         return Implicit(rtol=self.rtol, max_steps=self.problem.max_steps, on_failure="ignore")
 
 
@@ -62,6 +68,11 @@ class Harness(ABC):
     """Ways to run it; the first is the default."""
     library: ClassVar[ModuleType]
     """The backend package."""
+    probes: ClassVar[Probes] = {}
+    """How the framework spells the derivatives of the matrix; those it has not are left out."""
+    ways: ClassVar[tuple[str, ...]] = ("both",)
+    """How x reaches the map of a probe, one run for each: "argument", "closure", or "both" in one
+    run, where the two are the same to the framework."""
 
     @property
     @abstractmethod
@@ -89,6 +100,15 @@ class Harness(ABC):
         """The function as the mode runs it; itself where a framework runs eagerly."""
         del mode
         return function
+
+    def offers(self, adjoint: AbstractAdjoint) -> bool:
+        """Whether the framework has this gradient strategy."""
+        del adjoint
+        return True
+
+    def settle(self) -> None:
+        """Wait until callbacks from compiled code have run; eager code has nothing to wait for."""
+        return
 
     def precision(self, dtype: str) -> AbstractContextManager[Any]:
         """A context in which the framework keeps tensors of this dtype."""

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from .._solution import Result
-from .checks import Agreement, Check, Verdict
 from .extras import require
+from .notes import count, notes
+from .problem import FRAMEWORKS
 from .run import Findings
+from .status import Status
+from .tables import agreements_table, checks_table, matrix_table, strategies_table
 
-_WIDTH = 80
+_WIDTH = 100
 """Columns where the output is no terminal, enough for the table."""
 
 
@@ -72,29 +74,51 @@ def show(findings: Findings, environment: Environment) -> None:
     console: Any = require("rich.console", "the table", "rich").Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, _WIDTH)
-    console.print("Each framework against the dense float64 reference, relative errors")
-    console.print(_checks_table(findings))
-    if findings.agreements:
-        console.print("Frameworks against each other, largest relative difference")
-        console.print(_agreements_table(findings))
-    for line in _notes(findings):
+    for title, table in _tables(findings, environment):
+        console.print(title)
+        console.print(table)
+    for line in notes(findings):
         console.print(line, markup=False, soft_wrap=True)
     for line in _environment_lines(environment):
         console.print(line, markup=False, soft_wrap=True)
     console.print(summary(findings, environment), markup=False, soft_wrap=True)
 
 
+def _tables(findings: Findings, environment: Environment) -> Iterator[tuple[str, Any]]:
+    if findings.checks:
+        title = "Each framework against the dense float64 reference, relative errors"
+        yield title, checks_table(findings)
+    if findings.agreements:
+        title = "Frameworks against each other, largest relative difference"
+        yield title, agreements_table(findings)
+    if findings.strategies:
+        title = "Each strategy against its own exact formula, relative errors"
+        yield title, strategies_table(findings.strategies)
+    if findings.matrix:
+        names = [n for n in FRAMEWORKS if n in environment.frameworks or n in environment.absent]
+        title = "Each derivative against its exact value: right (relative error), refused, missing"
+        yield title, matrix_table(findings.matrix, names)
+
+
 def summary(findings: Findings, environment: Environment) -> str:
     """The outcome in one line."""
     tolerances = findings.tolerances
-    done = (
-        f"{_count(len(findings.checks), 'solve')} in "
-        f"{_count(len(environment.frameworks), 'framework')}, "
-        f"{_count(len(findings.agreements), 'comparison')} between frameworks "
+    statuses = [item.status for item in findings.matrix]
+    amounts = {
+        "solve": len(findings.checks),
+        "comparison": len(findings.agreements),
+        "strategy run": sum(c.status is not Status.MISSING for c in findings.strategies),
+        "right derivative": statuses.count(Status.RIGHT),
+        "refused one": statuses.count(Status.REFUSED),
+    }
+    done = ", ".join(count(number, noun) for noun, number in amounts.items() if number)
+    done = done or "nothing"
+    done += (
+        f" in {count(len(environment.frameworks), 'framework')} "
         f"({tolerances.dtype}, rtol {tolerances.rtol:.0e}, {environment.seconds:.0f} s)"
     )
     if findings.failures:
-        return f"FAILED with {_count(findings.failures, 'finding')}: {done}"
+        return f"FAILED with {count(findings.failures, 'finding')}: {done}"
     return f"All right: {done}"
 
 
@@ -117,6 +141,8 @@ def to_json(findings: Findings, environment: Environment) -> str:
         "references": [asdict(item) for item in findings.references],
         "checks": [asdict(item) for item in findings.checks],
         "agreements": [{**asdict(a), "passed": a.passed} for a in findings.agreements],
+        "strategies": [asdict(item) for item in findings.strategies],
+        "matrix": [asdict(item) for item in findings.matrix],
     }
     return json.dumps(_finite(content), indent=2, ensure_ascii=False)
 
@@ -136,146 +162,9 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _table(*columns: tuple[str, str]) -> Any:
-    tables: Any = require("rich.table", "the table", "rich")
-    box: Any = require("rich.box", "the table", "rich")
-    table = tables.Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    for name, justify in columns:
-        # A problem's name is the user's, and gives way first where the terminal is narrow.
-        table.add_column(name, justify=justify, no_wrap=name != "problem")
-    return table
-
-
-def _checks_table(findings: Findings) -> Any:
-    table = _table(
-        ("problem", "left"),
-        ("framework", "left"),
-        ("solver", "left"),
-        ("evaluations", "right"),
-        ("value", "right"),
-        ("gradient", "right"),
-        ("verdict", "left"),
-    )
-    previous = None
-    for check in findings.checks:
-        if previous is not None and check.problem != previous.problem:
-            table.add_section()
-        first = previous is None or check.problem != previous.problem
-        new = first or previous is None or check.framework != previous.framework
-        table.add_row(
-            _plain(check.problem) if first else "",
-            check.framework if new else "",
-            check.solver,
-            _number(check.evaluations),
-            _number(check.value_error),
-            _number(check.gradient_error),
-            _colour(str(check.verdict), check.verdict.passed),
-        )
-        previous = check
-    return table
-
-
-def _agreements_table(findings: Findings) -> Any:
-    solvers = list(dict.fromkeys(a.solver for a in findings.agreements))
-    columns = [(solver, "right") for solver in solvers]
-    table = _table(("problem", "left"), ("of", "left"), *columns, ("allowed", "right"))
-    for problem in dict.fromkeys(a.problem for a in findings.agreements):
-        found = {a.solver: a for a in findings.agreements if a.problem == problem}
-        first = next(iter(found.values()))
-        for quantity in ("value", "gradient"):
-            cells = [_agreement_cell(found.get(solver), quantity) for solver in solvers]
-            allowed = getattr(first, f"{quantity}_tolerance")
-            table.add_row(
-                _plain(problem) if quantity == "value" else "", quantity, *cells, _number(allowed)
-            )
-    return table
-
-
-def _agreement_cell(agreement: Agreement | None, quantity: str) -> str:
-    if agreement is None:
-        return "–"
-    error, allowed = (getattr(agreement, f"{quantity}_{what}") for what in ("error", "tolerance"))
-    return _colour(_number(error), error <= allowed)
-
-
-def _notes(findings: Findings) -> Iterator[str]:
-    for item in findings.references:
-        if item.verdict is Verdict.WRONG_REFERENCE:
-            yield f"{item.problem}: the reference misses the exact answer by {item.exact_error:.1e}"
-        if item.note:
-            yield f"{item.problem}: no reference. {item.note}"
-        if item.method == "central differences":
-            why = "it is not complex-analytic" if item.source == "numpy" else "none is for NumPy"
-            yield (
-                f"{item.problem}: the reference differentiates the {item.source} map by central "
-                f"differences ({why}), to {item.accuracy:.0e}"
-            )
-    excluded = {(c.problem, c.solver, c.note) for c in findings.checks if _is_excluded(c)}
-    for problem, solver, note in sorted(excluded):
-        yield f"{problem}: {solver} must not converge, and must say so: {note}"
-    yield from _grouped_notes(findings)
-    for check in findings.uncompared:
-        yield f"{_label(check)}: compared with nothing: no reference, no second framework"
-
-
-def _grouped_notes(findings: Findings) -> Iterator[str]:
-    """What is to be said of single checks, each text once."""
-    grouped: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for check in findings.checks:
-        for note in _check_notes(check):
-            labels = grouped.setdefault((check.problem, note), {})
-            labels.setdefault(f"{check.framework} ({check.mode})", []).append(check.solver)
-    for (problem, note), labels in grouped.items():
-        where = "; ".join(f"{label} {', '.join(solvers)}" for label, solvers in labels.items())
-        yield f"{problem}: {where}: {note}"
-
-
-def _check_notes(check: Check) -> Iterator[str]:
-    if check.verdict is Verdict.NOT_CONVERGED:
-        for name, count in check.statuses.items():
-            if Result[name] is not Result.CONVERGED:
-                yield f"{_count(count, 'system')} {name}: {Result[name].message}"
-        yield f'if it cannot converge, say so: Problem(..., excluded={{"{check.solver}": "why"}})'
-    elif check.note and not _is_excluded(check):
-        yield check.note
-    errors = (check.value_error, check.value_tolerance, check.gradient_error)
-    if check.verdict in (Verdict.WRONG_VALUE, Verdict.WRONG_GRADIENT) and None not in errors:
-        yield (
-            f"value within {check.value_error:.1e} (allowed {check.value_tolerance:.1e}), "
-            f"gradient within {check.gradient_error:.1e} (allowed {check.gradient_tolerance:.1e})"
-        )
-
-
-def _is_excluded(check: Check) -> bool:
-    return check.verdict in (Verdict.NOT_APPLICABLE, Verdict.FALSE_CONVERGENCE)
-
-
 def _environment_lines(environment: Environment) -> Iterator[str]:
     modes = environment.modes
     versions = [f"{name} {v} ({modes[name]})" for name, v in environment.frameworks.items()]
     yield f"fpicore {environment.fpicore}, Python {sys.version.split()[0]}, {', '.join(versions)}"
     for name, reason in environment.absent.items():
         yield f"{name}: {reason}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _label(check: Check) -> str:
-    return f"{check.problem}, {check.framework} ({check.mode}), {check.solver}"
-
-
-def _number(value: float | int | None) -> str:
-    if value is None:
-        return "–"
-    return str(value) if isinstance(value, int) else f"{value:.1e}"
-
-
-def _plain(text: str) -> str:
-    """Text of a user's, in which rich shall see no markup."""
-    return text.replace("[", "\\[")
-
-
-def _colour(text: str, good: bool) -> str:
-    return f"[green]{text}[/]" if good else f"[bold red]{text}[/]"

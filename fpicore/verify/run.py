@@ -2,11 +2,9 @@
 
 import itertools
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from .._errors import ConvergenceWarning, PrecisionWarning
 from .._solver import AbstractSolver
@@ -16,8 +14,11 @@ from .checks import Agreement, Check, Verdict, distance, judged
 from .dense import Functions
 from .frameworks import load
 from .harness import Harness, Run, Task
+from .matrix import Finding
 from .problem import Problem
 from .reference import NoReferenceError, Reference, exactness, solve_reference
+from .status import describe
+from .strategies import StrategyCheck
 from .tolerances import TOLERANCES, Tolerances
 from .training import Subject, Training, follow, problem_of
 
@@ -27,8 +28,6 @@ SOLVERS: Mapping[str, AbstractSolver] = {
     "broyden": Broyden(),
 }
 """The strategies by name, with their default options."""
-_KEPT = 200
-"""Characters of either end of an exception's message that are kept."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,17 @@ class Findings:
     references: list[ReferenceSummary] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     agreements: list[Agreement] = field(default_factory=list)
+    strategies: list[StrategyCheck] = field(default_factory=list)
+    matrix: list[Finding] = field(default_factory=list)
 
     @property
     def failures(self) -> int:
-        """Checks, agreements and references that are not as they should be."""
+        """Whatever is not as it should be."""
         return (
             sum(not item.verdict.passed for item in (*self.checks, *self.references))
             + sum(not agreement.passed for agreement in self.agreements)
             + len(self.uncompared)
+            + sum(not item.status.passed for item in (*self.strategies, *self.matrix))
         )
 
     @property
@@ -140,7 +142,7 @@ class Campaign:
                 task = _task(problem, harness, solver, tolerances, mode)
                 runs = follow(subject, harness.prepare(task))
         except Exception as error:  # whatever a framework raises is a finding, not an abort
-            return replace(check, verdict=Verdict.ERROR, note=_describe(error)), []
+            return replace(check, verdict=Verdict.ERROR, note=describe(error)), []
         seconds = time.perf_counter() - started
         check = replace(check, seconds=seconds, note=_own_warnings(caught))
         return judged(check, problem, runs, references, tolerances), runs
@@ -166,7 +168,7 @@ def _reference(
     except NoReferenceError as error:
         return [], ReferenceSummary(problem.name, Verdict.NO_REFERENCE, note=str(error))
     except Exception as error:  # a user's map may raise anything
-        return [], ReferenceSummary(problem.name, Verdict.ERROR, note=_describe(error))
+        return [], ReferenceSummary(problem.name, Verdict.ERROR, note=describe(error))
     first = references[0]
     error = exactness(problem, first)
     wrong = error is not None and not error <= tolerances.reference(first)
@@ -230,16 +232,6 @@ def _rounded_problem(problem: Problem, dtype: str) -> Problem:
 
 def _round(tree: object, dtype: str) -> object:
     return convert(lambda leaf: cast(cast(leaf, dtype), "float64"), tree)
-
-
-def _describe(error: Exception) -> str:
-    """The error and the place that raised it; assertions and some others have no message."""
-    *_, last = traceback.extract_tb(error.__traceback__)
-    text = " ".join(str(error).split())
-    if len(text) > 2 * _KEPT:
-        text = f"{text[:_KEPT]} … {text[-_KEPT:]}"
-    place = f"{Path(last.filename).name}:{last.lineno}"
-    return f"{type(error).__name__} at {place}: {text or last.line}"
 
 
 def _own_warnings(caught: Sequence[warnings.WarningMessage]) -> str:
