@@ -123,5 +123,5 @@ class TorchOps(HostNumbers):
     def _spread(self, s: Any, a: Tensor) -> Any:
         if not self.batch_ndim or isinstance(s, float):
             return s
-        column = torch.from_numpy(s).view(*s.shape, *(1,) * (a.ndim - self.batch_ndim))
+        column = torch.from_numpy(s).view((*s.shape, *(1,) * (a.ndim - self.batch_ndim)))
         return column if column.dtype == torch.bool else column.to(a.real.dtype)
