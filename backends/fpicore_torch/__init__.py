@@ -13,11 +13,5 @@ from fpicore import *  # noqa: F403
 from fpicore import Anderson, bind
 
 from ._backend import TorchBackend
-from ._evaluation import outside_compile as _outside_compile
 
-_fixed_point, _adjoint_solve, _implicit, custom_fixed_point = bind(TorchBackend(), Anderson())
-
-# Here, and not only within, so that the graph of a compiled caller breaks in one place.
-fixed_point = _outside_compile(_fixed_point)
-adjoint_solve = _outside_compile(_adjoint_solve)
-implicit = _outside_compile(_implicit)
+fixed_point, adjoint_solve, implicit, custom_fixed_point = bind(TorchBackend(), Anderson())
