@@ -1,5 +1,6 @@
 """PyTorch: dropout and batch normalisation inside f."""
 
+import contextlib
 import functools
 import warnings
 from typing import Any, TypeAlias
@@ -118,6 +119,9 @@ WAYS: dict[str, Any] = {
 }
 
 
+CONTEXTS: dict[str, Any] = {"no_grad": torch.no_grad, "inference": torch.inference_mode}
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("context", ["recording", "no_grad", "inference", "unrolled", "func"])
 def test_statistics_are_updated_once(way: str, context: str) -> None:
@@ -132,8 +136,7 @@ def test_statistics_are_updated_once(way: str, context: str) -> None:
         torch.func.grad(solve)(theta.detach())
     else:
         adjoint = fpi.Unrolled() if context == "unrolled" else None
-        recording = torch.set_grad_enabled(context in ("recording", "unrolled"))
-        with recording, torch.inference_mode(context == "inference"):
+        with CONTEXTS.get(context, contextlib.nullcontext)():
             sol = fpi.fixed_point(f, zero(), (theta,), adjoint=adjoint, **OPTIONS)
         value = sol.value.detach().clone()
         if context in ("recording", "unrolled"):

@@ -117,6 +117,21 @@ def test_unrolled_vmap_equals_the_loop() -> None:
     torch.testing.assert_close(vmap(jacrev(solve))(stack), alone, rtol=1e-12, atol=1e-14)
 
 
+def test_unrolled_sample_that_would_run_off() -> None:
+    """The first sample stops at once and would overflow while it waits for the second."""
+
+    def solve(p: Tensor) -> Tensor:
+        return fpi.fixed_point(
+            lambda z: p[0] * z**2 + p[1] * z + p[2],
+            torch.full((), 1.2, dtype=torch.float64),
+            solver=fpi.Picard(), adjoint=fpi.Unrolled(), rtol=0.0, atol=0.5,
+        ).value  # fmt: skip
+
+    stack = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.97, 1.0]], dtype=torch.float64)
+    alone = torch.stack([jacrev(solve)(p) for p in stack])
+    torch.testing.assert_close(vmap(jacrev(solve))(stack), alone, rtol=1e-12, atol=0.0)
+
+
 def test_vmap_equals_the_loop() -> None:
     """Samples stop one by one, whatever the others do."""
     together = vmap(by_argument)(STACK)

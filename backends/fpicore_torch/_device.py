@@ -136,5 +136,5 @@ class TorchDeviceOps(TorchOps):
     def _spread(self, s: Any, a: Tensor) -> Any:
         if isinstance(s, float):  # one for the whole batch
             return s
-        column = s.view(*s.shape, *(1,) * (a.ndim - self.batch_ndim))
+        column = s.view((*s.shape, *(1,) * (a.ndim - self.batch_ndim)))
         return column if column.dtype == torch.bool else column.to(a.real.dtype)

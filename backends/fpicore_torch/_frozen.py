@@ -34,24 +34,27 @@ class Frozen:
     def __init__(self, problem: Problem) -> None:
         """Look for buffers; the generators are looked at by the first evaluation."""
         self._map, self._device = problem.map, problem.leaves[0].device
-        kind = self._device.type
-        self._autocast = torch.is_autocast_enabled(kind)
-        self._narrow = torch.get_autocast_dtype(kind) if self._autocast else None
+        self._kind = self._device.type
+        self._autocast = torch.is_autocast_enabled(self._kind)
+        self._narrow = torch.get_autocast_dtype(self._kind) if self._autocast else None
         self._buffers = list(written(problem.f, problem.args))
         self._before: States | None = None
         self._random = False
         self._lasts = False
+        self._plain = False
+        """Known to have no effects that would have to be held."""
 
     def __call__(self, z: Leaves) -> Leaves:
         """f(z)."""
+        if self._plain and torch.is_autocast_enabled(self._kind) == self._autocast:
+            return self._map(z)
         return self._cast(z) if self._lasts else self.run(self._cast, z)
 
     def _cast(self, z: Leaves) -> Leaves:
         """f(z), in the autocast state of the solve, which a backward pass need not share."""
-        kind = self._device.type
-        if torch.is_autocast_enabled(kind) == self._autocast:
+        if torch.is_autocast_enabled(self._kind) == self._autocast:
             return self._map(z)
-        with torch.autocast(kind, dtype=self._narrow, enabled=self._autocast):
+        with torch.autocast(self._kind, dtype=self._narrow, enabled=self._autocast):
             return self._map(z)
 
     def lasting(self, f: Callable[[Leaves], Result], z: Leaves) -> Result:
@@ -101,6 +104,7 @@ class Frozen:
         out = self._without_writing(function, z, learn=True)
         pairs = zip(self._states(), self._before, strict=True)
         self._random = not all(torch.equal(now, before) for now, before in pairs)
+        self._plain = not self._random and not self._buffers
         return out
 
     def _without_writing(

@@ -17,11 +17,20 @@ class Linearization:
     def __init__(self, outputs: Leaves, inputs: Leaves) -> None:
         """Keep f(z) and z."""
         self.outputs, self.inputs = outputs, inputs
+        self._recorded = all(leaf.requires_grad for leaf in outputs)
         self._pulled: tuple[Leaves, Leaves] | None = None
 
     def vjp(self, g: Leaves, recorded: bool = False) -> Leaves:
         """Jᵀg; with ``recorded``, autograd can differentiate it."""
-        return pull(self.outputs, self.inputs, g, create_graph=recorded)
+        if recorded or not self._recorded:
+            return pull(self.outputs, self.inputs, g, create_graph=recorded)
+        found = torch.autograd.grad(
+            self.outputs, self.inputs, g, retain_graph=True, allow_unused=True
+        )
+        if any([x is None for x in found]):  # noqa: C419
+            pairs = zip(found, self.inputs, strict=True)
+            return tuple([torch.zeros_like(z) if x is None else x for x, z in pairs])
+        return found
 
     def jvp(self, u: Leaves) -> Leaves:
         """Ju, as the derivative of g ↦ Jᵀg along u; that map is recorded once as well."""
