@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as _tensorflow
 
+from fpicore import DerivativeError
 from fpicore.verify.probes import Case, Probe, Probes
 
 tf: Any = _tensorflow  # its modules load lazily, so that type checkers do not see them
@@ -56,7 +57,12 @@ def _vectorized(case: Case, function: Function) -> Any:
 
 
 def _gradient_of_map(case: Case) -> Any:
-    return _gradient(lambda x: tf.reduce_sum(tf.vectorized_map(case.loss, x)), case.batch)
+    try:
+        return _gradient(lambda x: tf.reduce_sum(tf.vectorized_map(case.loss, x)), case.batch)
+    except LookupError as error:  # how TensorFlow itself says no, in the words that fpicore gave
+        if "of fpicore was lost" not in str(error):
+            raise
+        raise DerivativeError(str(error)) from error
 
 
 def _recomputed(case: Case) -> Any:

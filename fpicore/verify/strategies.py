@@ -15,8 +15,8 @@ import numpy as np
 from .._adjoint import AbstractAdjoint, AbstractPullBack, Forward
 from .._solution import Results, Stats
 from .._solver import AbstractSolver
-from ..adjoints import Implicit, Neumann, OneStep, Phantom, Unrolled
-from ..solvers import Anderson, Broyden, Picard
+from ..adjoints import Implicit, Neumann, OneStep, Phantom, Reversible, Unrolled
+from ..solvers import GMRES, Anderson, Broyden, Picard
 from .arrays import Array, leaf_error
 from .harness import Harness, Run, Task
 from .layer import INPUTS, LOSS, UNITS, WEIGHT, fixed_point
@@ -63,21 +63,34 @@ def _series(terms: int, damping: float = 1.0) -> Formula:
 
 
 def _iterate() -> Answer:
-    """The derivative of damped Picard's iterate number _CUT, carried along from z = 0."""
-    z, by_x, by_w = np.zeros(UNITS), np.zeros((UNITS, UNITS)), np.zeros((UNITS, UNITS, UNITS))
+    """The derivative of damped Picard's iterate number _CUT."""
+    return _carried(lambda before, now, f: (1 - _DAMPING) * now + _DAMPING * f)
+
+
+def _leapfrog() -> Answer:
+    """The same of Reversible's recurrence."""
+    return _carried(lambda before, now, f: (1 - _DAMPING) * before + _DAMPING * f)
+
+
+def _carried(step: Callable[[Array, Array, Array], Array]) -> Answer:
+    """The derivative of iterate number _CUT, carried along from z = 0; ``step`` is linear."""
     eye = np.eye(UNITS)
+    now = before = (np.zeros(UNITS), np.zeros((UNITS, UNITS)), np.zeros((UNITS, UNITS, UNITS)))
     for _ in range(_CUT):
+        z, by_x, by_w = now
         f = np.tanh(WEIGHT @ z + INPUTS[0])
         slope = 1 - f**2
         new_x = slope[:, None] * (WEIGHT @ by_x + eye)
         new_w = np.einsum("i,ijk->ijk", slope, np.einsum("il,ljk->ijk", WEIGHT, by_w))
         new_w += np.einsum("i,ij,k->ijk", slope, eye, z)
-        old = 1 - _DAMPING
-        z, by_x, by_w = (
-            old * z + _DAMPING * f,
-            old * by_x + _DAMPING * new_x,
-            old * by_w + _DAMPING * new_w,
+        old, new = before, (f, new_x, new_w)
+        before = now
+        now = (
+            step(old[0], z, new[0]),
+            step(old[1], by_x, new[1]),
+            step(old[2], by_w, new[2]),
         )
+    z, by_x, by_w = now
     v = LOSS * np.exp(z)
     return Answer(z, (np.einsum("i,ijk->jk", v, by_w), v @ by_x))
 
@@ -108,12 +121,14 @@ STRATEGIES: tuple[Strategy, ...] = (
     Strategy(
         "Implicit, fallback", _implicit(solver=Picard(), max_steps=20, fallback=Broyden()), _exact
     ),
+    Strategy("Implicit, GMRES", _implicit(solver=GMRES(), fallback=None), _exact),
     Strategy("Implicit, reuse", _implicit(reuse=True), _exact, Broyden()),
     Strategy("OneStep", OneStep(), _series(1)),
     Strategy("Neumann", Neumann(terms=6), _series(6)),
     Strategy("Phantom", Phantom(steps=6, damping=0.3), _series(6, 0.3)),
     Strategy("Unrolled", Unrolled(), _iterate, max_steps=_CUT),
     Strategy("Unrolled, checkpoint", Unrolled(checkpoint=True), _iterate, max_steps=_CUT),
+    Strategy("Reversible", Reversible(damping=_DAMPING), _leapfrog, max_steps=_CUT),
 )
 """Name, strategy, formula and forward solver; a new strategy is one more line."""
 
