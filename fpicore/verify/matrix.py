@@ -36,7 +36,7 @@ class Row:
     transform: str
     truth: tuple[Array, ...]
     levels: int | None = None
-    """What `Implicit` is asked for, if that is not the order."""
+    """The order that `Implicit` is asked for; None is its default, every order."""
     batched: bool = False
     """Whether the solve by the default solver is what a transform has to batch."""
 
@@ -56,7 +56,7 @@ class Row:
             xp=harness.namespace,
             asarray=harness.asarray,
             solver=Anderson() if self.batched else Picard(damping=0.5),
-            levels=max(1, self.order) if self.levels is None else self.levels,
+            levels=self.levels,
             way=way,
         )
 

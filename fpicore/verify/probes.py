@@ -23,8 +23,8 @@ class Case:
     """The framework's namespace in array-API style."""
     asarray: Callable[[Array], Any]
     solver: AbstractSolver
-    levels: int
-    """The order that the gradient strategy is asked for."""
+    levels: int | None
+    """The order that the gradient strategy is asked for; None is every order."""
     way: str
     """How x reaches the map: "argument", "closure", or "both", one half of it by each."""
 
