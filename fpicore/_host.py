@@ -126,6 +126,10 @@ class HostNumbers:
         except np.linalg.LinAlgError:
             return _solve_one_by_one(matrix, right)
 
+    def cut(self, tree: Any, keep: Number | None = None) -> Any:
+        """As it is: no derivative passes through the host."""
+        return tree
+
     def cond(self, predicate: bool, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
         """Python's if."""
         return true() if predicate else false()

@@ -98,7 +98,10 @@ class Iteration:
         residual = tree.subtract(f, carry.z)
         error = self.tolerance.measure(ops, residual)
         point = Point(carry.z, f, residual, error)
-        if ops.traced or carry.step >= self.max_steps:
+        if ops.traced:  # the derivative of a norm is infinite at zero
+            point = point._replace(error=ops.cut(error))
+            return self._judged(ops, carry, point, ops.cut(self.tolerance.threshold(ops, f)))
+        if carry.step >= self.max_steps:
             return self._judged(ops, carry, point, self.tolerance.threshold(ops, f))
         # The common step, told apart where Python can see: all improve and none stops. Far from
         # the solution a bound on ‖f‖ says so, and the norm itself is not needed.
@@ -142,7 +145,9 @@ class Iteration:
         running = carry.active
         if not ops.traced and not ops.xp.any(running):
             return carry
-        proposal, memory = self.solver.step(ops, point, carry.memory)
+        # A step from where a system has stopped comes to nothing, but may have no derivative.
+        point, memory = ops.cut((point, carry.memory), running)
+        proposal, memory = self.solver.step(ops, point, memory)
         if ops.batch_ndim:
             # A stopped system is fed its own result again, lest it run off to infinity.
             proposal = tree.select(ops, running, proposal, carry.value)

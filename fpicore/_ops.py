@@ -152,6 +152,14 @@ class Ops(Protocol):
         """
         ...
 
+    def cut(self, tree: Any, keep: Number | None = None) -> Any:
+        """The tree of leaves, histories and numbers, without its derivative.
+
+        With ``keep`` the systems of that mask have theirs all the same. As it is, where nothing
+        differentiates the loop.
+        """
+        ...
+
     def scalar(self, value: float) -> Number:
         """One number for the whole batch."""
         ...

@@ -124,6 +124,16 @@ def test_second_order_through_what_jax_linearises_apart(within: str) -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-8)
 
 
+@pytest.fixture
+def wide() -> Iterator[None]:
+    """64-bit mode in every thread: a host callback runs in one of its own."""
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+@pytest.mark.usefixtures("wide")
 def test_root_of_scipy_outside_and_inside_of_jit() -> None:
     """implicit and custom_fixed_point: gradient and Hessian of a point that SciPy found."""
     optimize = pytest.importorskip("scipy.optimize")

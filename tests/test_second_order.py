@@ -59,6 +59,7 @@ def test_reference_hessian_is_the_slope_of_its_gradient() -> None:
     np.testing.assert_allclose(hessian @ DIRECTION, (slopes[0] - slopes[1]) / 2e-6, rtol=1e-6)
 
 
+@pytest.mark.modes("eager", "jit")
 def test_hessian_product(lab: Lab, mode: str) -> None:
     solver = Anderson() if mode == "eager" else Picard()  # less to compile
     found = lab.hessian_product(loss_of(lab, Implicit(order=2), solver), THETA, DIRECTION, mode)

@@ -238,3 +238,23 @@ def test_strategies_reach_the_limit(lab: Lab, adjoint: Any) -> None:
 def test_options(make: Any, message: str) -> None:
     with pytest.raises(InputError, match=f"expected.*{message}.*received"):
         make()
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("solver", [Picard(), Anderson(), Broyden()], ids=lambda s: s.name)
+def test_unrolled_where_the_residual_vanishes(lab: Lab, solver: Any, checkpoint: bool) -> None:
+    """f ignores z, and one system starts at the answer: no norm or product has a derivative."""
+
+    def of(theta: Any) -> Any:
+        sol = lab.fpi.fixed_point(
+            lambda z: 0.0 * z + theta**2,
+            lab.xp.zeros_like(theta),
+            solver=solver,
+            adjoint=Unrolled(checkpoint),
+            max_steps=9,
+            batch_ndim=1,
+        )
+        return lab.xp.sum(sol.value)
+
+    (found,) = lab.gradient(of, np.array([[1.0, 2.0], [0.0, 0.0]]), mode=lab.swift)
+    np.testing.assert_allclose(found, [[2.0, 4.0], [0.0, 0.0]], rtol=1e-12)

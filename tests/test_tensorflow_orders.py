@@ -58,9 +58,7 @@ def by_computed_closure(theta: Any) -> Any:
 
 
 KINDS = (by_argument, by_closure, by_computed_closure)
-CASES = [(kind, "eager", order) for kind in KINDS for order in (2, 3)] + [
-    (by_computed_closure, "graph", 3),
-]
+CASES = [(kind, "eager", order) for kind in KINDS for order in (2, 3)]
 
 
 @pytest.mark.parametrize(("value", "mode", "order"), CASES)

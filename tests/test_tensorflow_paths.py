@@ -158,18 +158,6 @@ def test_tape_around_a_vectorized_map_is_refused() -> None:
         slope()
 
 
-def test_hessian_by_tape_jacobian() -> None:
-    theta = tf.constant(THETA)
-    with tf.GradientTape() as outer:
-        outer.watch(theta)
-        with tf.GradientTape() as inner:
-            inner.watch(theta)
-            z = value(theta)
-        slope = inner.gradient(z, theta)
-    found = outer.jacobian(slope, theta)
-    np.testing.assert_allclose(found, np.diag(sine_derivative(THETA, 2)), rtol=1e-8)
-
-
 def test_embedding_in_the_map() -> None:
     """The gradient of a table is a set of rows: z = T[0] − 1.5 z + T[2] has z* = 0.4 (T₀ + T₂)."""
     table = tf.Variable(np.arange(8.0).reshape(4, 2))
@@ -182,7 +170,6 @@ def test_embedding_in_the_map() -> None:
 
     expected = [[0.4, 0.4], [0.0, 0.0], [0.4, 0.4], [0.0, 0.0]]
     np.testing.assert_allclose(run(), expected, rtol=1e-9)
-    np.testing.assert_allclose(graph(run)(), expected, rtol=1e-9)
 
 
 def test_nested_solve_twice_differentiated() -> None:

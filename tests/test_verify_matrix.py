@@ -161,11 +161,12 @@ def test_strategies_that_are_not_right(strategy: Strategy, status: Status) -> No
 
 def test_every_strategy(lab: Lab) -> None:
     checks = compare([lab._harness], lambda harness: harness.modes[0], silent)
-    without = {"Implicit, reuse", "Unrolled", "Unrolled, checkpoint"}
+    recorded = {"Unrolled", "Unrolled, checkpoint", "Reversible"}
+    without = {"Implicit, reuse", *recorded}
     for check in checks:
         missing = lab.name == "numpy" and check.strategy in without
         assert check.status is (Status.MISSING if missing else Status.RIGHT), check
-        pulled = not missing and not check.strategy.startswith("Unrolled")
+        pulled = not missing and check.strategy not in recorded
         assert (check.products is not None) == pulled
     products = {check.strategy: check.products for check in checks}
     assert (products["OneStep"], products["Neumann"], products["Phantom"]) == (0, 5, 5)
@@ -176,27 +177,41 @@ def test_every_probe_has_its_row(lab: Lab) -> None:
     assert bool(lab._harness.probes) == (lab.name != "numpy")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.framework(name)) for name in FRAMEWORKS]
-)
-def test_readme_shows_what_the_code_gives(name: str, tmp_path: Path) -> None:
-    """`make matrix` is overdue if this fails."""
-    if not installed(name):
-        pytest.skip(f"{name} is not installed")
+def test_readme_shows_what_the_code_gives(tmp_path: Path) -> None:
+    """`make matrix` is overdue if this fails; PyTorch's column, as the others take a minute."""
+    if not installed("torch"):
+        pytest.skip("torch is not installed")
     report = tmp_path / "report.json"
-    command = ["verify", "--only", "matrix", "--backend", name, "--json", str(report)]
+    command = ["verify", "--only", "matrix", "--backend", "torch", "--json", str(report)]
     done = subprocess.run(
         [sys.executable, "-m", "fpicore", *command], capture_output=True, text=True, check=False
     )
     content = json.loads(report.read_text())
-    assert done.returncode == (0 if content["passed"] else 1), done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     findings = [Finding(**{**f, "status": Status(f["status"])}) for f in content["matrix"]]
     shown = [cells(line) for line in between(README).splitlines()]
-    column = shown[0].index(name)
-    made = [cells(line) for line in matrix_markdown(findings, [name]).splitlines()]
+    column = shown[0].index("torch")
+    made = [cells(line) for line in matrix_markdown(findings, ["torch"]).splitlines()]
     assert [(*row[:3], row[column]) for row in shown] == [tuple(row) for row in made]
-    words = {row[3].partition(" ")[0] for row in made[2:]}
-    assert ("right" in words) == (name != "numpy")
+
+
+@pytest.mark.gradients
+def test_readme_shows_what_the_quick_probes_give(lab: Lab) -> None:
+    """A sample of every framework's column."""
+    sample = [
+        row
+        for row in ROWS
+        if row.key in lab._harness.probes
+        and row.transform in ("recorded", "functional", "Implicit(order=1)")
+        and row.order < 3
+    ]
+    findings = explore([lab._harness], silent, sample)
+    made = [cells(line) for line in matrix_markdown(findings, [lab.name]).splitlines()[2:]]
+    shown = [cells(line) for line in between(README).splitlines()]
+    column = shown[0].index(lab.name)
+    assert len(made) == len(sample) > 2
+    for row in made:
+        assert [(*line[:3], line[column]) for line in shown if line[:3] == row[:3]] == [tuple(row)]
 
 
 def cells(line: str) -> list[str]:

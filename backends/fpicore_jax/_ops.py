@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -134,6 +134,10 @@ class JaxOps:
 
         return jnp.moveaxis(lax.fori_loop(0, rows.shape[0], eliminate, rows)[:, -1], 0, -1)
 
+    def cut(self, tree: Any, keep: Array | None = None) -> Any:
+        """As it is: the loop is not differentiated."""
+        return tree
+
     def cond(self, predicate: Array, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
         """lax.cond under a trace: outside of it every call would compile its branches anew."""
         if not isinstance(predicate, Tracer):
@@ -184,12 +188,49 @@ class JaxOps:
         return column.astype(jnp.promote_types(a.real.dtype, jnp.float32))
 
 
+class Slots(NamedTuple):
+    """A history, told apart from numbers."""
+
+    array: Array
+
+
 @dataclass(frozen=True)
 class JaxRecordedOps(JaxOps):
     """A loop of fixed length, whose steps do nothing once all systems have stopped."""
 
     segment: int | None = None
     """Steps that are recomputed as one in the backward pass; None keeps them all."""
+
+    def history(self, leaf: Array, length: int) -> Any:
+        """Zeros."""
+        return Slots(super().history(leaf, length))
+
+    def store(self, history: Any, slot: Array, leaf: Array) -> Any:
+        """Overwrite a slot."""
+        return Slots(super().store(history.array, slot, leaf))
+
+    def project(self, history: Any, leaf: Array) -> Array:
+        """Products of every slot with leaf."""
+        return super().project(history.array, leaf)
+
+    def combine(self, weights: Array, history: Any, like: Array) -> Array:
+        """Weighted sum of the slots."""
+        return super().combine(weights, history.array, like)
+
+    def cut(self, tree: Any, keep: Array | None = None) -> Any:
+        """By lax.stop_gradient."""
+        if keep is None:
+            return lax.stop_gradient(tree)
+
+        def one(x: Any) -> Any:
+            if isinstance(x, Slots):  # the batch comes after the slots
+                spread = self._spread(keep, x.array[0])
+                return Slots(jnp.where(spread, x.array, lax.stop_gradient(x.array)))
+            if x.ndim < self.batch_ndim:
+                return x
+            return jnp.where(self._spread(keep, x), x, lax.stop_gradient(x))
+
+        return jax.tree.map(one, tree, is_leaf=lambda x: isinstance(x, Slots))
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
         """lax.scan, of checkpointed ones if there are segments."""

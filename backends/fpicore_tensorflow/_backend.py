@@ -23,8 +23,9 @@ from fpicore import (
 )
 
 from ._autodiff import Linearization, exact_node, node, refuse_forward_mode
+from ._evaluation import steady
 from ._jacobian import TensorFlowLinear
-from ._ops import TensorFlowEagerOps, TensorFlowGraphOps
+from ._ops import TensorFlowEagerOps, TensorFlowGraphOps, TensorFlowRecordedOps
 from ._orders import ImplicitFunction, Solve
 from ._recompute import iterate_in_segments
 from ._reversed import reversed_solve
@@ -81,10 +82,15 @@ class TensorFlowBackend:
             return TensorFlowEagerOps(batch_ndim, self._eps(leaves))
         return self._graph_ops(leaves, batch_ndim)
 
-    def _graph_ops(self, leaves: Leaves, batch_ndim: int) -> TensorFlowGraphOps:
+    def _graph_ops(
+        self,
+        leaves: Leaves,
+        batch_ndim: int,
+        kind: type[TensorFlowGraphOps] = TensorFlowGraphOps,
+    ) -> TensorFlowGraphOps:
         wide = any(leaf.dtype in (tf.float64, tf.complex128) for leaf in leaves)
-        kind = tf.float64 if wide else tf.float32
-        return TensorFlowGraphOps(batch_ndim, self._eps(leaves), kind)
+        numbers = tf.float64 if wide else tf.float32
+        return kind(batch_ndim, self._eps(leaves), numbers)
 
     def _eps(self, leaves: Leaves) -> float:
         return fpicore.accumulation_eps(tuple(self.dtype_name(leaf) for leaf in leaves))
@@ -94,7 +100,7 @@ class TensorFlowBackend:
         """Solve apart from any gradient; then attach it level by level."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
         start = tuple(tf.stop_gradient(leaf) for leaf in problem.leaves)
-        z, results, stats, memory = iteration.run(ops, problem.map, start)
+        z, results, stats, memory = iteration.run(ops, steady(problem.map), start)
         record = Backward() if tf.executing_eagerly() else None
         value = tuple(tf.stop_gradient(leaf) for leaf in z)
         line = Linearization(problem.map, value)
@@ -127,9 +133,9 @@ class TensorFlowBackend:
     @tf.autograph.experimental.do_not_convert
     def unroll(self, problem: Problem, iteration: Iteration, segment: int | None) -> Outcome:
         """Iterate with numbers in tensors, which tapes and tf.gradients follow."""
-        ops = self._graph_ops(problem.leaves, problem.batch_ndim)
+        ops = self._graph_ops(problem.leaves, problem.batch_ndim, TensorFlowRecordedOps)
         if segment is None:
-            carry = iteration.iterate(ops, problem.map, problem.leaves)
+            carry = iteration.iterate(ops, steady(problem.map), problem.leaves)
         else:
             carry = iterate_in_segments(ops, iteration, problem.map, problem.leaves, segment)
         z, results, stats, _ = fpicore.outcome(ops, carry)

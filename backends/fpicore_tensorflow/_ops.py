@@ -186,6 +186,10 @@ class TensorFlowGraphOps(_Leaves):
             rows = tf.where(here == j, pivot, rows - rows[..., :, j : j + 1] * pivot)
         return rows[..., -1]
 
+    def cut(self, tree: Any, keep: Tensor | None = None) -> Any:
+        """As it is: the loop is not differentiated."""
+        return tree
+
     def cond(self, predicate: Tensor, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
         """tf.cond."""
         return tf.cond(predicate, true, false)
@@ -207,6 +211,23 @@ class TensorFlowGraphOps(_Leaves):
 
     def _number(self, x: Tensor) -> Tensor:
         return tf.cast(x, self.dtype)
+
+
+class TensorFlowRecordedOps(TensorFlowGraphOps):
+    """For loops that tapes follow, in eager mode as well."""
+
+    def cut(self, tree: Any, keep: Tensor | None = None) -> Any:
+        """By tf.stop_gradient; a history is a tuple of leaves."""
+
+        def one(x: Tensor) -> Tensor:
+            if not (tf.is_tensor(x) and (x.dtype.is_floating or x.dtype.is_complex)):
+                return x
+            fixed = tf.stop_gradient(x)
+            if keep is None or len(x.shape) < self.batch_ndim:
+                return fixed if keep is None else x
+            return tf.where(self._spread(keep, x, tf.bool), x, fixed)
+
+        return tf.nest.map_structure(one, tree)
 
 
 def _wide(a: Tensor) -> Tensor:

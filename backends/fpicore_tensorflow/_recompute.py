@@ -46,8 +46,8 @@ def iterate_in_segments(ops: Any, iteration: Iteration, f: Map, z: Leaves, lengt
     refuse_forward_mode((*z, *sources.values()))
     segment, count = _Segment(iteration, length), -(-iteration.limit // length)
     carry = iteration.start(ops, z)
-    if sources.variables and not tf.executing_eagerly():
-        # TensorFlow fails to differentiate a loop with respect to variables within another loop.
+    if sources.watched and not tf.executing_eagerly():
+        # TensorFlow fails to differentiate a loop within another one by what it captures.
         for _ in range(count):
             carry = _advance(ops, segment, f, sources, carry)
         return carry

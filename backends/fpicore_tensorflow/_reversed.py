@@ -7,6 +7,7 @@ import tensorflow as tf
 from fpicore import InputError, Iteration, Leaves, Results, Stats, outcome
 
 from ._autodiff import guard, refuse_forward_mode
+from ._evaluation import steady
 from ._sources import Map, Sources, gradient, sources_if_traceable
 
 
@@ -23,7 +24,7 @@ def reversed_solve(
         )
     refuse_forward_mode((*start, *sources.values()))
     plain = tuple(map(tf.stop_gradient, start))
-    carry = iteration.iterate(ops, f, plain)
+    carry = iteration.iterate(ops, steady(f), plain)
     z, results, stats, _ = outcome(ops, carry)
     track = sweep.track(carry)
 

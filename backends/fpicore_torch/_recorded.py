@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
 
-from fpicore import Process
+from fpicore import Process, map_leaves
 
 from ._device import TorchDeviceOps
 from ._levels import is_batched
@@ -90,6 +90,16 @@ class TorchRecordedOps(TorchDeviceOps):
         if _is_batched(predicate):
             return _where(predicate, true(), false())
         return super().cond(predicate, true, false)
+
+    def cut(self, tree: Any, keep: Tensor | None = None) -> Any:
+        """By detaching; a history is a tuple of leaves."""
+
+        def one(x: Tensor) -> Tensor:
+            if keep is None or x.ndim < self.batch_ndim or not x.requires_grad:
+                return x.detach() if keep is None else x
+            return torch.where(self._spread(keep, x), x, x.detach())
+
+        return map_leaves(tree, lambda x: isinstance(x, Tensor), one)
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
         """Python's while, in segments if there are any."""
