@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from ._errors import InputError, MapError
 from ._ops import Leaf, Precision, precision_of
+from ._snapshot import snapshot
 from ._tree import Leaves, describe
 
 
@@ -131,7 +132,7 @@ def make_problem(
     start = rebuild(leaves)
     return Problem(
         structure=structure,
-        f=f,
+        f=snapshot(f),
         args=tuple(args),
         z0=start,
         leaves=leaves,

@@ -123,7 +123,7 @@ class TensorFlowBackend:
             levels = adjoint.order or 1
             sources = sources_if_traceable(problem.map, line.inputs) if adjoint.exact else None
             if sources is not None:
-                function = ImplicitFunction(problem.map, line.inputs, sources, solve)
+                function = ImplicitFunction(problem.map, line.inputs, sources, solve, line.outputs)
                 return exact_node(function, line.outputs)
         out = node(solve, levels, line.inputs, line.outputs, line.inputs)
         for _ in range(1, levels):

@@ -10,14 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from fpicore import DerivativeError, Leaves
 
-from ._sources import Map, Sources, gradient
+from ._sources import Map, Sources, gradient, has_derivative
 
 Solve = Callable[[Leaves, bool], Leaves]
 """The adjoint solve: of v with Jᵀ or, if the flag is set, with J."""
+
+
+_ROUNDING = {tf.float64: 1e-8, tf.float32: 1e-4, tf.float16: 0.1, tf.bfloat16: 0.1}
+"""Relative difference of two evaluations that the order of their sums may explain."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,14 @@ class ImplicitFunction:
     value: Leaves
     sources: Sources
     solve: Solve
+    outputs: Leaves
+    """f(z*), which f must give again."""
+
+    def evaluate(self, z: Leaves) -> Leaves:
+        """f(z*), where z stands for z*; raises if f has become another since."""
+        found = self.f(z)
+        check_same(found, self.outputs)
+        return found
 
     def correction(self, v: Leaves) -> Leaves:
         """Zeros for θ, whose derivatives are those that the first-order scheme misses.
@@ -69,7 +82,7 @@ class ImplicitFunction:
         """(∂f/∂θ)ᵀ g at z."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.sources.watched)
-            outputs = self.f(z)
+            outputs = self.evaluate(z)
         return gradient(tape, outputs, self.sources.watched, g)
 
     def _attached(self) -> Leaves:
@@ -111,9 +124,28 @@ class ImplicitFunction:
             outer.watch([*z, *self.sources.watched])
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(z)
-                outputs = self.f(z)
+                outputs = self.evaluate(z)
             product = gradient(inner, outputs, z, g)
         return gradient(outer, product, [*z, *self.sources.watched], y)
+
+
+def check_same(found: Leaves, before: Leaves) -> None:
+    """Raise, in eager mode, if a second evaluation differs from the first by more than rounding."""
+    if not tf.executing_eagerly():
+        return
+    for a, b in zip(found, before, strict=True):
+        if not has_derivative(b):
+            continue
+        x, y = (np.asarray(tf.cast(leaf, tf.complex128)) for leaf in (a, b))
+        gap, size = np.abs(x - y), np.abs(y)
+        if np.nanmax(gap, initial=0.0) > _ROUNDING[b.dtype.real_dtype] * np.nanmax(
+            size, initial=0.0
+        ):
+            raise DerivativeError(
+                "expected f to give in the backward pass what it gave when the fixed point was "
+                "solved; received another value: a variable was assigned, or an object changed, "
+                "that f refers to. Take the derivatives first, or pass what changes in args"
+            )
 
 
 def linear_solve(solve: Solve, v: Leaves, tangent: bool) -> Leaves:

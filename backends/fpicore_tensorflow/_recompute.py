@@ -15,6 +15,7 @@ import tensorflow as tf
 from fpicore import InputError, Iteration, Leaves, Ops, Process
 
 from ._autodiff import refuse_forward_mode
+from ._orders import check_same
 from ._sources import Map, Sources, gradient, has_derivative, sources_if_traceable
 
 
@@ -78,6 +79,7 @@ def _advance(ops: Any, segment: Process, f: Map, sources: Sources, carry: Any) -
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(wanted)
                 out = run(start, f)
+            check_same(out, ran)
             found = gradient(tape, [out[i] for i in smooth], wanted, tuple(v[i] for i in smooth))
             full: list[Any] = [None] * len(inputs)
             for i, g in zip([*smooth, *range(len(leaves), len(inputs))], found, strict=True):
@@ -85,7 +87,8 @@ def _advance(ops: Any, segment: Process, f: Map, sources: Sources, carry: Any) -
             # Variables are among the inputs, as values; TensorFlow asks for those it saw as well.
             return full if variables is None else (full, [None] * len(variables))
 
-        return run(tuple(map(tf.stop_gradient, inputs[: len(leaves)])), _cut_off(f)), pull_back
+        ran = run(tuple(map(tf.stop_gradient, inputs[: len(leaves)])), _cut_off(f))
+        return ran, pull_back
 
     return tf.nest.pack_sequence_as(carry, list(advance(*leaves, *sources.values())))
 

@@ -31,15 +31,28 @@ Map = Callable[[Leaves], Leaves]
 class Explicit:
     """f as a function of the tensors that it captures."""
 
-    def __init__(self, f: Map, fetched: list[Tensor], places: list[int]) -> None:
-        """``fetched`` are all tensors that f fetches, ``places`` those that are given anew."""
+    def __init__(
+        self, f: Map, fetched: list[Tensor], places: list[int], written: list[Tensor]
+    ) -> None:
+        """``fetched`` are all tensors that f fetches, ``places`` those that are given anew.
+
+        The others must keep their values, but for those that f writes to itself and counters.
+        """
         self._f, self._fetched, self._places = f, fetched, places
+        given, own = set(places), set(map(id, written))
+        self._constants = [
+            (tensor, tensor._version)
+            for i, tensor in enumerate(fetched)
+            if i not in given and id(tensor) not in own and is_inexact(tensor)
+        ]
         self._made: dict[int, Any] = {}
         # An f that was captured within another's evaluation is evaluated in its surroundings.
         self._around = tuple(_replacing.stack)
 
     def __call__(self, tensors: Leaves, z: Leaves) -> Leaves:
         """f(z), with the tensors in place of the captured ones."""
+        if [tensor for tensor, version in self._constants if tensor._version != version]:
+            raise DerivativeError(_CHANGED)
         given = dict(zip(self._places, tensors, strict=True))
         replacer = _Replacer(z, self._fetched, given)
         # A compiled f would have to be compiled again for the mode.
@@ -91,7 +104,7 @@ def capture(f: Map, z: Leaves) -> Captured:
     versions = zip(fetched, recorder.versions, strict=True)
     written = [tensor for tensor, version in versions if tensor._version != version]
     tensors = tuple([fetched[i] for i in places])
-    return Captured(outputs, tensors, Explicit(f, fetched, places), written)
+    return Captured(outputs, tensors, Explicit(f, fetched, places, written), written)
 
 
 def check(
@@ -236,8 +249,8 @@ class _Replacer(TorchFunctionMode):
 
 _CHANGED = (
     "expected f to use the tensors that it used when the fixed point was solved, received an f "
-    "that uses another one that requires a gradient; keep what f closes over until the backward "
-    "pass, pass it in args, or use adjoint=Implicit(order=2), or higher"
+    "that uses another one, or one that was written to since; keep what f closes over until the "
+    "backward pass, pass it in args, or use adjoint=Implicit(order=2), or higher"
 )
 
 

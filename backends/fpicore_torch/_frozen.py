@@ -38,6 +38,7 @@ class Frozen:
         self._autocast = torch.is_autocast_enabled(self._kind)
         self._narrow = torch.get_autocast_dtype(self._kind) if self._autocast else None
         self._buffers = list(written(problem.f, problem.args))
+        self._contents: States = []
         self._before: States | None = None
         self._random = False
         self._lasts = False
@@ -114,7 +115,9 @@ class Frozen:
         if not self._buffers:
             return function(z)
         kept = [(buffers, name, buffers[name]) for buffers, name in self._buffers]
-        copies = [buffer.clone() for _, _, buffer in kept]
+        if learn:
+            self._contents = [buffer.clone() for _, _, buffer in kept]
+        copies = [content.clone() for content in self._contents]
         for (buffers, name), copy in zip(self._buffers, copies, strict=True):
             buffers[name] = copy
         try:
@@ -122,12 +125,16 @@ class Frozen:
         finally:
             if learn:
                 now = [buffers[name] for buffers, name in self._buffers]
-                # By value: batch_norm does not count its writing as a new version.
-                self._buffers = [
-                    place
+                # By value: batch_norm does not count its writing as a new version. A module is
+                # kept whole, as a mean that is zero by chance is written to all the same.
+                changed = {
+                    id(place[0])
                     for place, (*_, old), new in zip(self._buffers, kept, now, strict=True)
                     if is_wrapped(new) or is_wrapped(old) or not torch.equal(old, new)
-                ]
+                }
+                still = [id(place[0]) in changed for place in self._buffers]
+                self._buffers = [p for p, keep in zip(self._buffers, still, strict=True) if keep]
+                self._contents = [c for c, keep in zip(self._contents, still, strict=True) if keep]
             for buffers, name, buffer in kept:
                 buffers[name] = buffer
 

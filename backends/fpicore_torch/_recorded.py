@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from fpicore import Process, map_leaves
+from fpicore import DerivativeError, Process, map_leaves
 
 from ._device import TorchDeviceOps
-from ._levels import is_batched
+from ._levels import is_batched, is_wrapped
 
 History = tuple[Tensor, ...]
 
@@ -33,6 +33,36 @@ class AnyTrue(Function):
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
         """One flag for all samples."""
         return AnyTrue.apply(inputs[0].any(in_dims[0])), None
+
+
+def _compared(stretch: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
+    """The stretch, which raises where its second run ends elsewhere than the first.
+
+    A checkpoint recomputes with whatever f refers to by then.
+    """
+    before: list[tuple[Tensor, ...]] = []
+
+    def run(carry: Any, most: int) -> Any:
+        end = stretch(carry, most)
+        here = tuple([leaf.detach() for leaf in end.z])
+        if any(is_wrapped(leaf) for leaf in here):
+            return end
+        if before and not all(map(_close, here, before[0])):
+            raise DerivativeError(
+                "expected f to give in the backward pass what it gave in the solve, received an f "
+                "that gives something else: a parameter or buffer that it reads was written to "
+                "since. Take the gradient first, or use Unrolled() without checkpoint"
+            )
+        before.append(here)
+        return end
+
+    return run
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Alike up to the order of sums; NaN is like NaN."""
+    rounding = torch.finfo(a.dtype).eps ** 0.5
+    return torch.allclose(a, b, rtol=rounding, atol=rounding * float(b.abs().max()), equal_nan=True)
 
 
 def _is_batched(flag: Any) -> bool:
@@ -115,7 +145,9 @@ class TorchRecordedOps(TorchDeviceOps):
         if self._segment is None:
             return stretch(carry, process.limit)
         while _any(process.active(self, carry)):
-            carry = checkpoint(stretch, carry, self._segment, use_reentrant=False)
+            # To its end, or the comparison there would not be reached.
+            with set_checkpoint_early_stop(False):
+                carry = checkpoint(_compared(stretch), carry, self._segment, use_reentrant=False)
         return carry
 
     def report(self, number: Any, integer: bool = False) -> Any:

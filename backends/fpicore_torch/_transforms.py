@@ -44,13 +44,14 @@ class Equation:
             return push(lambda *z: self.explicit(tensors, z), z, g)
         return vjp(lambda *z: self.explicit(tensors, z), *z)[1](g)
 
-    def batched(self, axes: list[int | None]) -> "Equation":
+    def batched(self, axes: list[int | None], randomness: str) -> "Equation":
         """With one more leading axis of z, and of those captured tensors whose axis is 0."""
         n = self.size
+        drawn = "same" if randomness == "same" else "different"  # "error" is raised elsewhere
 
         def explicit(tensors: Leaves, z: Leaves) -> Leaves:
             one = lambda *all: self.explicit(all[n:], all[:n])  # noqa: E731
-            vmapped = torch.func.vmap(one, (*(0,) * n, *axes), randomness="different")
+            vmapped = torch.func.vmap(one, (*(0,) * n, *axes), randomness=drawn)
             return vmapped(*z, *tensors)
 
         return replace(self, explicit=explicit, batch_ndim=self.batch_ndim + 1)
@@ -104,7 +105,7 @@ class Root(Function):
         n = equation.size
         starts = _spread(info.batch_size, tensors[:n], in_dims[1 : 1 + n])
         captured, axes = _front(tensors[n:], in_dims[1 + n :])
-        out = Root.apply(equation.batched(axes), *starts, *captured)
+        out = Root.apply(equation.batched(axes, info.randomness), *starts, *captured)
         return out, (0,) * len(out)
 
 
@@ -164,7 +165,7 @@ class Linear(Function):
         size = 2 * equation.size
         leaves = _spread(info.batch_size, tensors[:size], in_dims[2 : 2 + size])
         captured, axes = _front(tensors[size:], in_dims[2 + size :])
-        out = Linear.apply(equation.batched(axes), tangent, *leaves, *captured)
+        out = Linear.apply(equation.batched(axes, info.randomness), tangent, *leaves, *captured)
         return out, (0,) * len(out)
 
 

@@ -117,7 +117,7 @@ class Implicit(AbstractPullBack):
             carry = equation.solve(ops, solver, equation.right)
         if self.fallback is not None and self.fallback != solver:
             carry = _go_on(ops, equation, self.fallback, carry)
-        g, results, stats, _ = outcome(ops, carry)
+        g, results, stats, _ = outcome(ops, _without_absorbed(ops, tolerance, carry))
         return tree.scale(ops, size, g), results, stats
 
     def _tolerance(self, forward: Tolerance) -> Tolerance:
@@ -169,6 +169,23 @@ class _Equation(NamedTuple):
         solved = first.codes == float(Result.CONVERGED)
         second = self.solve(ops, solver, tree.select(ops, solved, first.value, self.right))
         return second._replace(step=first.step + second.step, steps=first.steps + second.steps)
+
+
+def _without_absorbed(
+    ops: Ops, tolerance: Tolerance, carry: Carry | LinearCarry
+) -> Carry | LinearCarry:
+    """INACCURATE where g is so large that v, of norm 1, is lost in the rounding of Jᵀg + v.
+
+    There I − Jᵀ is singular, as far as the precision tells, and a residual of zero says nothing.
+    """
+    rounding = tolerance.precision.eps * tolerance.measure(ops, carry.value)
+    absorbed = (carry.codes == float(Result.CONVERGED)) & (rounding >= 1.0)
+    if not ops.traced and not ops.xp.any(absorbed):
+        return carry
+    return carry._replace(
+        error=ops.xp.where(absorbed, rounding, carry.error),
+        codes=ops.xp.where(absorbed, float(Result.INACCURATE), carry.codes),
+    )
 
 
 def _safe_size(ops: Ops, tolerance: Tolerance, v: Leaves) -> Number:

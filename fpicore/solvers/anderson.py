@@ -100,5 +100,7 @@ class Anderson(AbstractSolver):
             near, far = far, near
         x = ops.solve(state.gram, tree.project(ops, near, v) * state.filled)
         y = ops.solve(state.gram, state.filled)
-        beta = column(ops, ops.xp.sum(x) / ops.xp.sum(y)) * y - x
+        total = ops.xp.sum(y)
+        total = ops.xp.where(total > 0.0, total, ops.scalar(1.0))  # zero while nothing is stored
+        beta = column(ops, ops.xp.sum(x) / total) * y - x
         return tree.add(v, tree.combine(ops, beta, far, v))
