@@ -1,0 +1,71 @@
+"""PyTorch: what each gradient strategy keeps between the forward and the backward pass."""
+
+import gc
+from typing import Any
+
+import pytest
+
+from fpicore import Implicit, Neumann, Picard, Reversible, Unrolled
+
+pytestmark = pytest.mark.framework("torch")
+torch = pytest.importorskip("torch")
+fpi = pytest.importorskip("fpicore_torch")
+
+SIZE = 4096
+
+
+def kept(adjoint: Any, steps: int) -> float:
+    """States held by a solve of so many steps, with its gradient still to be taken.
+
+    What autograd saves is packed into lists, so that Python's collector can see every tensor.
+    """
+    theta = torch.linspace(0.1, 0.9, SIZE, dtype=torch.float64, requires_grad=True)
+    start = torch.zeros(SIZE, dtype=torch.float64)
+    before = states()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: [t.detach()], lambda box: box[0]):
+        sol = fpi.fixed_point(
+            lambda z: torch.cos(theta * z),
+            start,
+            solver=Picard(damping=0.1),
+            adjoint=adjoint,
+            rtol=1e-15 if isinstance(adjoint, Reversible) else 1e-14,
+            max_steps=steps,
+            on_failure="ignore",
+        )
+        total = sol.value.sum()
+    assert sol.stats.steps == steps
+    held = states() - before
+    total.backward()
+    assert theta.grad is not None
+    return held
+
+
+def states() -> float:
+    """Memory of all tensors that are alive, in states."""
+    gc.collect()
+    tensors = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
+    sizes = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
+    return sum(sizes.values()) / (8 * SIZE)
+
+
+@pytest.mark.filterwarnings("ignore:expected rtol")
+@pytest.mark.parametrize("adjoint", [Implicit(on_failure="ignore"), Neumann(5)], ids=str)
+def test_does_not_depend_on_the_steps(adjoint: Any) -> None:
+    few, many = kept(adjoint, 16), kept(adjoint, 64)
+    assert many == few <= 10
+
+
+def test_reversible_keeps_two_states() -> None:
+    few, many = (kept(Reversible(0.05, on_failure="ignore"), n) for n in (16, 64))
+    assert many == few <= 10
+
+
+def test_unrolled_keeps_every_step() -> None:
+    few, many = kept(Unrolled(), 16), kept(Unrolled(), 64)
+    assert 3.0 <= many / few <= 4.2
+
+
+def test_checkpoints_keep_the_root_of_the_steps() -> None:
+    few, many = kept(Unrolled(checkpoint=True), 16), kept(Unrolled(checkpoint=True), 64)
+    assert many / few <= 2.3
+    assert many <= 0.4 * kept(Unrolled(), 64)
