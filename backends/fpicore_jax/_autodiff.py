@@ -9,7 +9,8 @@ conversion traces a function object made for the call: JAX caches traces by func
 and a cached one would hold the constants of an earlier call.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 from jax.extend import core as jax_core
 from jax.interpreters import ad, batching, mlir
 
-from fpicore import AbstractPullBack, Forward, Iteration, Leaves, MapError
+from fpicore import AbstractPullBack, DerivativeError, Forward, Iteration, Leaves, MapError
 
 from ._linear import Lane, Product, solve_linear, to_front
 from ._ops import JaxOps
@@ -101,11 +102,27 @@ class _Rule:
         _, push = jax.linearize(at, values, z)
         # Each product is a derivative of the common one: JAX drops what the other argument moves.
         still, rest = (tuple(jnp.zeros_like(x) for x in xs) for xs in (values, z))
-        _, right = jax.jvp(lambda c: push(c, rest), (still,), (operands[split:],))
+        with _custom_vjp_named():
+            _, right = jax.jvp(lambda c: push(c, rest), (still,), (operands[split:],))
+            _, jvp = jax.linearize(lambda u: push(still, u), rest)
         right = tuple(vary(leaf, self.ops.axes) for leaf in right)
-        _, jvp = jax.linearize(lambda u: push(still, u), rest)
         forward = Forward(self.iteration, memory)
         return solve_linear(Product(jvp, z), right, self.adjoint, forward, self.ops, (*z, *values))
+
+
+@contextmanager
+def _custom_vjp_named() -> Iterator[None]:
+    """Say what JAX's error about a function without forward mode is about."""
+    try:
+        yield
+    except NotImplementedError as error:
+        if "custom_lin" not in str(error):
+            raise
+        raise DerivativeError(
+            "expected f to have derivatives in forward mode, of which the adjoint equation is "
+            "built, received one that uses a jax.custom_vjp function; define that by "
+            "jax.custom_jvp, or use adjoint=Unrolled() or Reversible()"
+        ) from error
 
 
 def attach(
