@@ -53,7 +53,7 @@ def reference(x: np.ndarray) -> np.ndarray:
     return g
 
 
-@pytest.mark.modes("eager", "jit", "graph")
+@pytest.mark.modes("eager", "jit")
 @pytest.mark.parametrize("adjoint", [Implicit(), Unrolled(checkpoint=True)], ids=str)
 def test_names_that_a_loop_binds_again(lab: Lab, mode: str, adjoint: Any) -> None:
     tolerance = 1e-8 if isinstance(adjoint, Implicit) else 1e-5  # the derivative of an iterate lags
