@@ -137,10 +137,10 @@ def check_same(found: Leaves, before: Leaves) -> None:
         if not has_derivative(b):
             continue
         x, y = (np.asarray(tf.cast(leaf, tf.complex128)) for leaf in (a, b))
-        gap, size = np.abs(x - y), np.abs(y)
-        if np.nanmax(gap, initial=0.0) > _ROUNDING[b.dtype.real_dtype] * np.nanmax(
-            size, initial=0.0
-        ):
+        known = np.isfinite(x) & np.isfinite(y)  # infinity is like infinity
+        gap, size = np.abs(x[known] - y[known]), np.abs(y[known])
+        rounding = _ROUNDING[b.dtype.real_dtype] * np.max(size, initial=0.0)
+        if np.max(gap, initial=0.0) > rounding or (np.isfinite(x) != np.isfinite(y)).any():
             raise DerivativeError(
                 "expected f to give in the backward pass what it gave when the fixed point was "
                 "solved; received another value: a variable was assigned, or an object changed, "
