@@ -32,6 +32,23 @@ class AbstractAdjoint(ABC):
         """Solve, and make the answer differentiable by what the backend registers."""
 
 
+class AbstractBackward(AbstractAdjoint):
+    """A strategy whose backward pass is a computation of its own, which may fail and is told of."""
+
+    what: ClassVar[str] = "the adjoint solve"
+    """The name of that computation in messages."""
+    on_failure: str = "warn"
+    """"warn", "raise" or "ignore" when it fails."""
+    callback: Callable[[Results, Stats], Any] | None = None
+    """Told the outcome of each backward pass."""
+
+    def conclude(self, results: Results, stats: Stats) -> None:
+        """Tell the callback, then warn or raise on failure; needs concrete values."""
+        if self.callback is not None:
+            self.callback(results, stats)
+        report_failure(results, stats, self.on_failure, self.what, stacklevel=5)
+
+
 class Forward(NamedTuple):
     """What a pull-back knows of the forward solve."""
 
@@ -41,7 +58,7 @@ class Forward(NamedTuple):
     """The solver's final state, where the strategy asked to keep it; else None."""
 
 
-class AbstractPullBack(AbstractAdjoint):
+class AbstractPullBack(AbstractBackward):
     """Turns the cotangent of z* into the cotangent g of f(z*)."""
 
     order: int | None = 1
@@ -50,10 +67,6 @@ class AbstractPullBack(AbstractAdjoint):
     exact: ClassVar[bool] = False
     """Whether g is the solution and not an approximation of it. Only an exact g has derivatives
     that mean something where the framework could differentiate without end."""
-    on_failure: str = "warn"
-    """"warn", "raise" or "ignore" when the computation of g fails."""
-    callback: Callable[[Results, Stats], Any] | None = None
-    """Told the outcome of each computation of g."""
 
     @abstractmethod
     def pull_back(
@@ -73,9 +86,3 @@ class AbstractPullBack(AbstractAdjoint):
         """What to keep of the forward solve until the backward pass."""
         del memory
         return Forward(iteration)
-
-    def conclude(self, results: Results, stats: Stats) -> None:
-        """Tell the callback, then warn or raise on failure; needs concrete values."""
-        if self.callback is not None:
-            self.callback(results, stats)
-        report_failure(results, stats, self.on_failure, "the adjoint solve", stacklevel=5)

@@ -5,10 +5,7 @@ from typing import Any, Protocol
 
 from ._adjoint import AbstractAdjoint
 from ._backend import Backend
-from ._entry import finish, given, make_iteration, make_pull_back
-from ._options import check_count
-from ._problem import make_problem
-from ._reporting import check_on_failure
+from ._entry import finish, given, make_iteration, make_pull_back, pose
 from ._solution import Solution
 from ._solver import AbstractSolver
 
@@ -54,9 +51,7 @@ def bind_adjoint_solve(backend: Backend, default_solver: AbstractSolver) -> Adjo
         batch_ndim: int = 0,
         on_failure: str = "warn",
     ) -> Solution:
-        check_on_failure(on_failure)
-        count = check_count("batch_ndim", batch_ndim, 0)
-        problem = make_problem(backend, vjp, v, (), batch_ndim=count, has_aux=False)
+        problem = pose(backend, vjp, v, (), batch_ndim, False, on_failure)
         iteration = make_iteration(
             given(solver, default_solver),
             rtol,

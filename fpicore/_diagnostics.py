@@ -6,13 +6,13 @@ from typing import Any, Protocol
 from . import _tree as tree
 from ._arnoldi import LEAST_HISTORY, Arnoldi
 from ._backend import Backend, Linear
-from ._entry import finish
+from ._entry import finish, pose
 from ._errors import InputError
 from ._ops import Number
 from ._options import check_count, check_interval
-from ._problem import Problem, make_problem
-from ._reporting import check_on_failure
-from ._solution import Results, Solution, Stats
+from ._problem import Problem
+from ._reporting import report
+from ._solution import Solution
 from ._stopping import clamp_rtol
 from ._tree import Leaves
 
@@ -145,8 +145,7 @@ def bind_diagnostics(backend: Backend) -> tuple[JacobianPenalty, SpectralRadius]
         batch_ndim: int = 0,
         has_aux: bool = False,
     ) -> Any:
-        count = check_count("batch_ndim", batch_ndim, 0)
-        problem = make_problem(backend, f, z, args, batch_ndim=count, has_aux=has_aux)
+        problem = pose(backend, f, z, args, batch_ndim, has_aux)
         given = _read_probes(backend, problem, probes, rng)
 
         def estimate(line: Linear) -> Number:
@@ -168,9 +167,7 @@ def bind_diagnostics(backend: Backend) -> tuple[JacobianPenalty, SpectralRadius]
         has_aux: bool = False,
         on_failure: str = "warn",
     ) -> Solution:
-        check_on_failure(on_failure)
-        count = check_count("batch_ndim", batch_ndim, 0)
-        problem = make_problem(backend, f, z, args, batch_ndim=count, has_aux=has_aux)
+        problem = pose(backend, f, z, args, batch_ndim, has_aux, on_failure)
         arnoldi = Arnoldi(
             limit=check_count("max_steps", max_steps, 1),
             history=check_count("history", history, LEAST_HISTORY),
@@ -231,13 +228,14 @@ def _read_probe(backend: Backend, problem: Problem, index: int, probe: Any) -> L
 
 def _report(line: Linear, carry: Any) -> Solution:
     ops, found = line.ops, carry.estimate
-    stats = Stats(
-        steps=ops.report(found.steps, integer=True),
-        evaluations=ops.report(carry.step, integer=True),
-        residual=ops.report(found.residual),
-        tolerance=ops.report(found.tolerance),
+    results, stats = report(
+        ops,
+        found.codes,
+        steps=found.steps,
+        evaluations=carry.step,
+        residual=found.residual,
+        tolerance=found.tolerance,
     )
-    results = Results(ops.report(found.codes, integer=True))
     return Solution(ops.report(found.value), results, stats)
 
 

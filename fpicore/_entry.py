@@ -9,11 +9,32 @@ from ._errors import InputError, PrecisionWarning
 from ._iterate import Iteration
 from ._ops import Precision
 from ._options import check_count, check_nonnegative
-from ._reporting import report_failure
+from ._problem import Problem, make_problem
+from ._reporting import check_on_failure, report_failure
 from ._solution import Results, Stats
 from ._solver import AbstractLinearSolver, AbstractSolver
 from ._stopping import DEFAULT_RTOL, Tolerance, check_norm, clamp_rtol
 from .adjoints import Implicit
+
+
+def pose(
+    backend: Backend,
+    f: Any,
+    z0: Any,
+    args: Any,
+    batch_ndim: int,
+    has_aux: bool,
+    on_failure: str = "warn",
+) -> Problem:
+    """Check what every entry takes, and evaluate f for the first time.
+
+    Raises:
+        InputError: an argument is not usable.
+        MapError: f(z) does not look like z.
+    """
+    check_on_failure(on_failure)
+    count = check_count("batch_ndim", batch_ndim, 0)
+    return make_problem(backend, f, z0, args, batch_ndim=count, has_aux=has_aux)
 
 
 def make_iteration(

@@ -5,10 +5,7 @@ from typing import Any, Protocol
 
 from ._adjoint import AbstractAdjoint
 from ._backend import Backend
-from ._entry import finish, given, make_adjoint, make_iteration
-from ._options import check_count
-from ._problem import make_problem
-from ._reporting import check_on_failure
+from ._entry import finish, given, make_adjoint, make_iteration, pose
 from ._solution import Solution
 from ._solver import AbstractSolver
 
@@ -85,9 +82,7 @@ def bind_fixed_point(backend: Backend, default_solver: AbstractSolver) -> FixedP
         has_aux: bool = False,
         on_failure: str = "warn",
     ) -> Solution:
-        check_on_failure(on_failure)
-        count = check_count("batch_ndim", batch_ndim, 0)
-        problem = make_problem(backend, f, z0, args, batch_ndim=count, has_aux=has_aux)
+        problem = pose(backend, f, z0, args, batch_ndim, has_aux, on_failure)
         iteration = make_iteration(
             given(solver, default_solver),
             rtol,

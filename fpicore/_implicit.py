@@ -6,12 +6,9 @@ from typing import Any, Protocol
 
 from ._adjoint import AbstractPullBack
 from ._backend import Backend
-from ._entry import finish, make_iteration, make_pull_back
+from ._entry import finish, make_iteration, make_pull_back, pose
 from ._errors import InputError
 from ._iterate import Inspection
-from ._options import check_count
-from ._problem import make_problem
-from ._reporting import check_on_failure
 from ._solution import Solution
 from ._solver import AbstractSolver
 
@@ -114,9 +111,7 @@ def bind_implicit(
         has_aux: bool = False,
         on_failure: str = "warn",
     ) -> Solution:
-        check_on_failure(on_failure)
-        count = check_count("batch_ndim", batch_ndim, 0)
-        problem = make_problem(backend, f, z_star, args, batch_ndim=count, has_aux=has_aux)
+        problem = pose(backend, f, z_star, args, batch_ndim, has_aux, on_failure)
         made = make_iteration(
             default_solver, rtol, atol, norm, MAX_STEPS, problem.precision, backend.frames
         )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from . import _tree as tree
 from ._ops import Number, Ops
+from ._reporting import report
 from ._solution import Result, Results, Stats
 from ._solver import AbstractSolver, Point
 from ._stopping import MARGIN, PATIENCE, Tolerance
@@ -216,10 +217,12 @@ class Inspection(Iteration):
 
 def outcome(ops: Ops, carry: Any) -> Run:
     """What the last carry of a loop says to the caller."""
-    stats = Stats(
-        steps=ops.report(carry.steps, integer=True),
-        evaluations=ops.report(carry.step, integer=True),
-        residual=ops.report(carry.error),
-        tolerance=ops.report(carry.tolerance),
+    results, stats = report(
+        ops,
+        carry.codes,
+        steps=carry.steps,
+        evaluations=carry.step,
+        residual=carry.error,
+        tolerance=carry.tolerance,
     )
-    return Run(carry.value, Results(ops.report(carry.codes, integer=True)), stats, carry.memory)
+    return Run(carry.value, results, stats, carry.memory)

@@ -65,7 +65,7 @@ class LinearIteration:
         error = self.tolerance.measure(ops, v)
         tolerance = self.tolerance.threshold(ops, v)
         active = (error > tolerance) & (error < _INF)
-        zero = tree.combine(ops, ops.numbers(v[0], 0.0, (1,)), tree.history(ops, v, 1), v)
+        zero = tree.zeros(ops, v)
         vector, memory = self.solver.init(ops, tree.select(ops, active, v, zero))
         # Where v is not finite no g is: the answer must not be a harmless zero.
         value = tree.select(ops, error < _INF, zero, v)

@@ -1,8 +1,10 @@
-"""What happens when a solve fails: warn, raise, or leave it to the caller."""
+"""What the caller is told: results and stats, and on failure a warning or an error."""
 
 import warnings
+from typing import Any
 
 from ._errors import ConvergenceError, ConvergenceWarning, InputError
+from ._ops import Number, Ops
 from ._solution import Result, Results, Stats
 
 ON_FAILURE = ("warn", "raise", "ignore")
@@ -13,6 +15,31 @@ def check_on_failure(on_failure: str) -> None:
     """Raise `InputError` unless the option is known."""
     if on_failure not in ON_FAILURE:
         raise InputError(f"expected on_failure to be one of {ON_FAILURE}, received {on_failure!r}")
+
+
+def check_callback(callback: Any) -> None:
+    """Raise `InputError` unless there is none or it can be called."""
+    if callback is not None and not callable(callback):
+        raise InputError(f"expected callback to be callable, received {callback!r}")
+
+
+def report(
+    ops: Ops,
+    codes: Number,
+    *,
+    steps: Number,
+    evaluations: Number,
+    residual: Number,
+    tolerance: Number,
+) -> tuple[Results, Stats]:
+    """The numbers of a loop as the user sees them."""
+    stats = Stats(
+        steps=ops.report(steps, integer=True),
+        evaluations=ops.report(evaluations, integer=True),
+        residual=ops.report(residual),
+        tolerance=ops.report(tolerance),
+    )
+    return Results(ops.report(codes, integer=True)), stats
 
 
 def report_failure(

@@ -16,6 +16,8 @@ from types import CellType, CodeType, FunctionType
 from typing import Any
 
 _WRITES = ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")
+_MODULE = ("__builtins__", "__name__", "__package__", "__spec__", "__path__", "__file__")
+"""What an import statement within f, and Python itself, look up."""
 
 
 def snapshot(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,9 +34,7 @@ def snapshot(f: Callable[..., Any]) -> Callable[..., Any]:
         return f
     around = f.__globals__
     here = {name: around[name] for name in names if name in around}
-    if "__builtins__" in around:
-        here["__builtins__"] = around["__builtins__"]
-    here["__name__"] = f.__module__
+    here.update({name: around[name] for name in _MODULE if name in around})
     cells = tuple([_copy(cell) for cell in f.__closure__]) if f.__closure__ else None
     copy = FunctionType(f.__code__, here, f.__name__, f.__defaults__, cells)
     copy.__kwdefaults__, copy.__qualname__ = f.__kwdefaults__, f.__qualname__

@@ -64,6 +64,11 @@ def history(ops: Ops, a: Leaves, length: int) -> Histories:
     return tuple([ops.history(x, length) for x in a])
 
 
+def zeros(ops: Ops, like: Leaves) -> Leaves:
+    """0 of the same kind, whatever ``like`` holds: 0·NaN is not 0."""
+    return combine(ops, ops.numbers(like[0], 0.0, (1,)), history(ops, like, 1), like)
+
+
 def store(ops: Ops, buffers: Histories, slot: Number, a: Leaves) -> Histories:
     """Write a into one slot."""
     if len(a) == 1:

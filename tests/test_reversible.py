@@ -99,6 +99,30 @@ def test_a_start_that_is_not_found_again_is_reported(lab: Lab) -> None:
         lab.wait()
 
 
+@pytest.mark.gradients
+def test_the_start_is_compared_where_squares_underflow(lab: Lab) -> None:
+    """A state of size 1e-25 in float32: the sum of its squares is 0."""
+    told: list[Any] = []
+    adjoint = Reversible(0.9, on_failure="ignore", callback=lambda results, _: told.append(results))
+    small = [(1e-25 * x).astype(np.float32) for x in (WEIGHT.T * 1e25, THETA, START)]
+    v = lab.tensor(COTANGENT.astype(np.float32))
+    weight = lab.tensor(small[0])
+
+    def of(theta: Any, start: Any) -> Any:
+        sol = lab.fpi.fixed_point(
+            lambda z: lab.xp.matmul(z, weight) + theta,
+            start,
+            adjoint=adjoint,
+            batch_ndim=1,
+            rtol=1e-6,
+        )
+        return lab.xp.sum(v * sol.value)
+
+    lab.gradient(of, *small[1:], mode=lab.swift)
+    lab.wait()
+    assert told[-1].flat() == [Result.INACCURATE] * 2
+
+
 def test_value_is_the_fixed_point(lab: Lab, mode: str) -> None:
     def value(theta: Any, start: Any) -> Any:
         sol = solve(lab, theta, start, Reversible(0.5), rtol=1e-10, max_steps=200)
@@ -127,6 +151,11 @@ def test_divergence_keeps_a_finite_value(lab: Lab) -> None:
 def test_options(damping: float) -> None:
     with pytest.raises(InputError, match="damping"):
         Reversible(damping)
+
+
+def test_the_callback_is_checked() -> None:
+    with pytest.raises(InputError, match="callback"):
+        Reversible(callback=1)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.gradients

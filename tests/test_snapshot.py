@@ -1,5 +1,6 @@
 """A function as it is now: names are looked up at the copy, writes are left alone."""
 
+import warnings
 from typing import Any
 
 from fpicore._snapshot import snapshot
@@ -66,3 +67,15 @@ def test_recursion_and_a_name_that_is_bound_later() -> None:
     copy: Any = snapshot(f)
     last = 1
     assert copy(4) == 24
+
+
+def test_imports_within_are_relative_to_the_module() -> None:
+    def f(z: float) -> float:
+        from . import problems
+
+        return z if problems else 0.0
+
+    copy: Any = snapshot(f)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert copy(2.0) == 2.0

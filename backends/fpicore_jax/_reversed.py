@@ -49,9 +49,7 @@ def reversed_solve(
             return value, by_z, tuple(by_theta)
 
         nothing = tuple(jnp.zeros_like(c) for c in moving)
-        z0, by_theta, results, stats = sweep.sweep(
-            ops, pull, track, start, v, nothing, iteration.max_steps
-        )
+        z0, by_theta, results, stats = sweep.sweep(ops, pull, track, start, v, nothing, iteration)
         conclude(sweep, results, stats)
         found = iter(by_theta)
         return z0, [next(found) if s else None for s in smooth]

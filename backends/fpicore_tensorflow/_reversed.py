@@ -33,7 +33,7 @@ def reversed_solve(
         def pull_back(*v: Any, variables: Any = None) -> Any:
             nothing = tuple(map(tf.zeros_like, inputs[len(start) :]))
             by_start, by_sources, results, stats = sweep.sweep(
-                ops, _pull(f, sources), track, plain, v, nothing, iteration.max_steps
+                ops, _pull(f, sources), track, plain, v, nothing, iteration
             )
             conclude(results, stats)
             found = tuple(map(tf.stop_gradient, (*by_start, *by_sources)))

@@ -36,13 +36,14 @@ def reversed_solve(
         raise DerivativeError(_REFUSAL)
     record = Backward()
     plain = tuple([leaf.detach() for leaf in start])
-    tensors, explicit = (), lambda _, z: frozen(z)
-    if torch.is_grad_enabled():
+    tensors: Leaves = ()
+    explicit: Any = None
+    if torch.is_grad_enabled():  # two evaluations: one tells the tensors, one that they are all
         found = capture(frozen, plain)
         tensors, explicit = found.tensors, found.explicit
         check(explicit, found.explicit, tensors, plain)
     with torch.no_grad(), without_autocast(start[0].device.type) as resume:
-        carry = iteration.iterate(ops, resume(watched(lambda z: explicit(tensors, z))), plain)
+        carry = iteration.iterate(ops, resume(watched(frozen)), plain)
         z, results, stats, _ = outcome(ops, carry)
         track = sweep.track(carry)
         frozen.take_effect(z)
@@ -52,9 +53,8 @@ def reversed_solve(
         with torch.no_grad(), without_autocast(v[0].device.type) as resume:
             pull = _pull(resume, explicit, moving)
             nothing = tuple([torch.zeros_like(leaf) for leaf in moving])
-            limit = iteration.max_steps
             by_start, by_tensors, results, stats = sweep.sweep(
-                ops, pull, track, plain, v, nothing, limit
+                ops, pull, track, plain, v, nothing, iteration
             )
         record.note(results, stats)
         sweep.conclude(results, stats)

@@ -1,7 +1,7 @@
 """Gradient strategies, swapped by one argument: mathematics over products with J and Jᵀ."""
 
 from .implicit import Implicit
-from .reversible import Reversible, ReversibleIteration, Track
+from .reversible import Reversible
 from .truncated import Neumann, OneStep, Phantom
 from .unrolled import Unrolled
 
@@ -11,7 +11,5 @@ __all__ = [
     "OneStep",
     "Phantom",
     "Reversible",
-    "ReversibleIteration",
-    "Track",
     "Unrolled",
 ]

@@ -12,7 +12,7 @@ from .._iterate import Carry, Iteration, outcome
 from .._linear import LinearCarry, LinearIteration
 from .._ops import Number, Ops
 from .._options import as_number, check_count
-from .._reporting import check_on_failure
+from .._reporting import check_callback, check_on_failure
 from .._solution import Result, Results, Stats
 from .._solver import AbstractLinearSolver, AbstractSolver
 from .._stopping import DEFAULT_RTOL, Tolerance, clamp_rtol
@@ -87,8 +87,7 @@ class Implicit(AbstractPullBack):
         if self.order is not None:
             check_count("order", self.order, 1)
         check_on_failure(self.on_failure)
-        if self.callback is not None and not callable(self.callback):
-            raise InputError(f"expected callback to be callable, received {self.callback!r}")
+        check_callback(self.callback)
 
     def forward(self, iteration: Iteration, memory: Any) -> Forward:
         """Keep the solver's memory if it is to be reused."""
@@ -145,7 +144,7 @@ class _Equation(NamedTuple):
         if isinstance(solver, AbstractLinearSolver):
             right = self.right
             if active is not None:  # a system without a right-hand side is solved at once
-                right = tree.select(ops, active, right, tuple([0.0 * leaf for leaf in right]))
+                right = tree.select(ops, active, right, tree.zeros(ops, right))
             return LinearIteration(solver, self.tolerance, self.max_steps).iterate(
                 ops, self.product, right
             )

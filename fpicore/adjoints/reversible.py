@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from .. import _tree as tree
-from .._adjoint import AbstractAdjoint
+from .._adjoint import AbstractBackward
 from .._iterate import Carry, Iteration
 from .._ops import Number, Ops
 from .._options import check_interval
 from .._problem import Problem
-from .._reporting import check_on_failure, report_failure
+from .._reporting import check_callback, check_on_failure, report
 from .._solution import Result, Results, Stats
 from .._solver import AbstractSolver, Point
+from .._stopping import Tolerance
 from .._tree import Leaves
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ Pull = Callable[[tuple[Leaves, Leaves]], tuple[Leaves, Leaves, Leaves]]
 
 
 @dataclass(frozen=True)
-class Reversible(AbstractAdjoint):
+class Reversible(AbstractBackward):
     """The exact gradient of a reversible iteration, in memory that does not depend on its length.
 
     Replaces the solver by z_{k+1} = (1 − β) z_{k−1} + β f(z_k), z_{−1} = z_0, one evaluation a
@@ -39,7 +40,7 @@ class Reversible(AbstractAdjoint):
 
     Attributes:
         damping: β, 0 < damping < 1.
-        rtol: largest ‖recomputed start − start‖ / ‖last iterate‖.
+        rtol: largest ‖recomputed start − start‖ / ‖last iterate‖, in the norm of the solve.
         on_failure: "warn", "raise" or "ignore" when the recomputed start is off, in eager code.
         callback: called with (results, stats) of each backward pass, as for `Implicit`;
             ``stats.evaluations`` counts its vector-Jacobian products.
@@ -50,6 +51,7 @@ class Reversible(AbstractAdjoint):
 
     damping: float = 0.5
     rtol: float = 1e-3
+    what: ClassVar[str] = "the reversed iteration"
     on_failure: str = "warn"
     callback: Callable[[Results, Stats], Any] | None = None
 
@@ -57,6 +59,7 @@ class Reversible(AbstractAdjoint):
         check_interval("damping", self.damping, 0.0, 1.0 - 2.0**-20)
         check_interval("rtol", self.rtol, 0.0, 1.0)
         check_on_failure(self.on_failure)
+        check_callback(self.callback)
 
     def solve(self, backend: "Backend", problem: Problem, iteration: Iteration) -> "Outcome":
         """Iterate, and register the backward sweep."""
@@ -64,12 +67,6 @@ class Reversible(AbstractAdjoint):
             _Leapfrog(self.damping), iteration.tolerance, iteration.max_steps
         )
         return backend.reverse(problem, forward, self)
-
-    def conclude(self, results: Results, stats: Stats) -> None:
-        """Tell the callback, then warn or raise on failure; needs concrete values."""
-        if self.callback is not None:
-            self.callback(results, stats)
-        report_failure(results, stats, self.on_failure, "the reversed iteration", stacklevel=5)
 
     def sweep(
         self,
@@ -79,25 +76,26 @@ class Reversible(AbstractAdjoint):
         start: Leaves,
         v: Leaves,
         theta: Leaves,
-        limit: int,
+        iteration: Iteration,
     ) -> tuple[Leaves, Leaves, Results, Stats]:
         """Cotangents of z0 and of θ, from that of the last iterate.
 
-        ``theta`` is zeros like θ, where the sum begins; ``limit`` is the most steps there are.
+        ``theta`` is zeros like θ, where the sum begins; ``iteration`` is the forward one.
         """
-        nothing = tree.scale(ops, ops.numbers(v[0], 0.0), v)
+        zero = tree.zeros(ops, v)
         carry = _Sweep(
-            z=(last.before, _weighed(ops, self.damping, last.steps, v)),
+            z=(last.before, _weighed(ops, self.damping, last.steps, v, zero)),
             ahead=last.here,
             cotangent=v,
-            cotangent_before=nothing,
+            cotangent_before=zero,
             theta=theta,
             left=last.steps,
             products=ops.scalar(0.0),
+            zero=zero,
         )
-        carry = ops.loop(pull, _Backwards(self.damping, limit), carry)
+        carry = ops.loop(pull, _Backwards(self.damping, iteration.max_steps), carry)
         z0 = tree.add(carry.cotangent, carry.cotangent_before)
-        return z0, carry.theta, *self._certificate(ops, carry, start, last)
+        return z0, carry.theta, *self._certificate(ops, carry, start, last, iteration.tolerance)
 
     @staticmethod
     def track(carry: Carry) -> "Track":
@@ -105,21 +103,20 @@ class Reversible(AbstractAdjoint):
         return Track(carry.z, carry.memory, carry.steps)
 
     def _certificate(
-        self, ops: Ops, carry: "_Sweep", start: Leaves, last: "Track"
+        self, ops: Ops, carry: "_Sweep", start: Leaves, last: "Track", tolerance: Tolerance
     ) -> tuple[Results, Stats]:
         """How far the recomputed start is from the true one."""
-        xp = ops.xp
-        gap = tree.subtract(carry.ahead, start)
-        error = xp.sqrt(tree.dot(ops, gap, gap))
-        allowed = self.rtol * xp.sqrt(tree.dot(ops, last.here, last.here))
-        poor = xp.where(error <= allowed, float(Result.CONVERGED), float(Result.INACCURATE))
-        stats = Stats(
-            steps=ops.report(last.steps, integer=True),
-            evaluations=ops.report(carry.products, integer=True),
-            residual=ops.report(error),
-            tolerance=ops.report(allowed),
+        error = tolerance.measure(ops, tree.subtract(carry.ahead, start))
+        allowed = self.rtol * tolerance.measure(ops, last.here)
+        near = (error <= allowed) & (allowed < float("inf"))
+        return report(
+            ops,
+            ops.xp.where(near, float(Result.CONVERGED), float(Result.INACCURATE)),
+            steps=last.steps,
+            evaluations=carry.products,
+            residual=error,
+            tolerance=allowed,
         )
-        return Results(ops.report(poor, integer=True)), stats
 
 
 class Track(NamedTuple):
@@ -182,6 +179,8 @@ class _Sweep(NamedTuple):
     left: Number
     """Steps to undo, per system."""
     products: Number
+    zero: Leaves
+    """0 of the state's kind."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,7 @@ class _Backwards:
         return _Sweep(
             z=(
                 tree.select(ops, going, tuple(before), here),
-                _weighed(ops, self.damping, left, cotangent),
+                _weighed(ops, self.damping, left, cotangent, carry.zero),
             ),
             ahead=tree.select(ops, going, here, carry.ahead),
             cotangent=cotangent,
@@ -216,6 +215,7 @@ class _Backwards:
             theta=tree.add(carry.theta, theta),
             left=left,
             products=carry.products + 1.0,
+            zero=carry.zero,
         )
 
 
@@ -224,6 +224,6 @@ def _mix(damping: float, old: Leaves, new: Leaves) -> Leaves:
     return tuple([(1.0 - damping) * a + damping * b for a, b in zip(old, new, strict=True)])
 
 
-def _weighed(ops: Ops, damping: float, left: Number, a: Leaves) -> Leaves:
+def _weighed(ops: Ops, damping: float, left: Number, a: Leaves, zero: Leaves) -> Leaves:
     """β·a for a system with steps left, else zero."""
-    return tree.scale(ops, damping * ops.xp.where(left > 0.0, 1.0, 0.0), a)
+    return tree.select(ops, left > 0.0, tuple([damping * x for x in a]), zero)

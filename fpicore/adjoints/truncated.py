@@ -7,6 +7,7 @@ from .. import _tree as tree
 from .._adjoint import AbstractPullBack, Forward, Product
 from .._ops import Number, Ops
 from .._options import check_count, check_interval
+from .._reporting import report
 from .._solution import Result, Results, Stats
 from .._tree import Leaves
 
@@ -122,12 +123,13 @@ def truncated_series(
     total = carry.total
     if damping != 1.0:
         total = tuple([damping * leaf for leaf in total])
-    unknown = ops.report(ops.numbers(v[0], float("nan")))
-    codes = ops.numbers(v[0], float(Result.TRUNCATED))
-    stats = Stats(
-        steps=ops.report(ops.numbers(v[0], float(terms)), integer=True),
-        evaluations=ops.report(carry.products, integer=True),
+    unknown = ops.numbers(v[0], float("nan"))
+    results, stats = report(
+        ops,
+        ops.numbers(v[0], float(Result.TRUNCATED)),
+        steps=ops.numbers(v[0], float(terms)),
+        evaluations=carry.products,
         residual=unknown,
         tolerance=unknown,
     )
-    return total, Results(ops.report(codes, integer=True)), stats
+    return total, results, stats
