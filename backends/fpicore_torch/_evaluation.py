@@ -1,10 +1,14 @@
-"""How f is called during a solve: watched for writes, and in the caller's autocast state."""
+"""How f is called during a solve: watched for writes, and in the caller's autocast state.
+
+And whether two evaluations of it are the same.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor
 
 from fpicore import Leaves, MapError
 
@@ -90,3 +94,22 @@ def _suspended_autocast(device: str) -> Iterator[Callable[[Map], Map]]:
 
     with torch.autocast(device, enabled=False):
         yield resume
+
+
+def agree(a: Leaves, b: Leaves, batch_ndim: int, power: float) -> bool:
+    """Whether two evaluations of f are the same but for rounding.
+
+    That is |a − b| ≤ ε^power · max |b| in every entry, with the machine precision ε and the
+    largest finite entry of the system of b; NaN is like NaN, infinity like infinity. Where all of
+    b is zero, a must be: there is no scale that would tell rounding from a small f.
+    """
+    return all(_alike(x, y, batch_ndim, power) for x, y in zip(a, b, strict=True))
+
+
+def _alike(a: Tensor, b: Tensor, batch_ndim: int, power: float) -> bool:
+    size = torch.where(torch.isfinite(b), b.abs(), 0.0)
+    entries = tuple(range(batch_ndim, b.ndim))
+    peak = size.amax(entries, keepdim=True) if entries else size
+    # The comparison comes first: the difference of infinities is NaN.
+    same = (a == b) | ((a - b).abs() <= torch.finfo(b.dtype).eps ** power * peak)
+    return bool((same | (torch.isnan(a) & torch.isnan(b))).all())

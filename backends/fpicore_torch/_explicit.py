@@ -20,7 +20,7 @@ from fpicore import (
 )
 
 from ._capture import Captured, Explicit, capture, check
-from ._evaluation import watched, without_autocast
+from ._evaluation import agree, watched, without_autocast
 from ._frozen import Frozen
 from ._levels import is_batched, refuse_legacy_vmap, refuse_tracing
 from ._ops import TorchOps
@@ -104,7 +104,8 @@ class LazyRules:
             again = check(self._root, self._root, self.tensors, z)
         except DerivativeError as error:
             return str(error)
-        return None if _agree(again, self._outputs) else _DRIFTED
+        same = agree(again, self._outputs, self._equation.batch_ndim, 0.75)
+        return None if same else _DRIFTED
 
     def pull_back(self, z: Leaves, v: Leaves) -> list[Tensor | None]:
         """(∂f/∂T)ᵀg, to be differentiated again."""
@@ -117,14 +118,6 @@ _DRIFTED = (
     "of another map. Leave it as it was until the backward pass, or pass adjoint=Implicit(order=2) "
     "or higher"
 )
-
-
-def _agree(a: Leaves, b: Leaves) -> bool:
-    """Whether two evaluations are the same but for rounding."""
-    return all(
-        torch.allclose(x, y, rtol=(e := torch.finfo(x.dtype).eps ** 0.75), atol=e, equal_nan=True)
-        for x, y in zip(a, b, strict=True)
-    )
 
 
 def solve_under_transforms(
