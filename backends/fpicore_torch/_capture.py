@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from fpicore import DerivativeError, Leaves
 
+from ._evaluation import version, watch
 from ._levels import is_wrapped, moves
 
 Map = Callable[[Leaves], Leaves]
@@ -41,7 +42,7 @@ class Explicit:
         self._f, self._fetched, self._places = f, fetched, places
         given, own = set(places), set(map(id, written))
         self._constants = [
-            (tensor, tensor._version)
+            watch(tensor)
             for i, tensor in enumerate(fetched)
             if i not in given and id(tensor) not in own and is_inexact(tensor)
         ]
@@ -51,7 +52,7 @@ class Explicit:
 
     def __call__(self, tensors: Leaves, z: Leaves) -> Leaves:
         """f(z), with the tensors in place of the captured ones."""
-        if [tensor for tensor, version in self._constants if tensor._version != version]:
+        if [1 for written in self._constants if written()]:
             raise DerivativeError(_CHANGED)
         given = dict(zip(self._places, tensors, strict=True))
         replacer = _Replacer(z, self._fetched, given)
@@ -102,7 +103,7 @@ def capture(f: Map, z: Leaves) -> Captured:
     fetched = recorder.fetched
     places = [i for i, tensor in enumerate(fetched) if moves(tensor)]
     versions = zip(fetched, recorder.versions, strict=True)
-    written = [tensor for tensor, version in versions if tensor._version != version]
+    written = [tensor for tensor, before in versions if version(tensor) != before]
     tensors = tuple([fetched[i] for i in places])
     return Captured(outputs, tensors, Explicit(f, fetched, places, written), written)
 
@@ -139,7 +140,7 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.known = {id(leaf): leaf for leaf in z}  # kept, lest an identity be used again
         self.fetched: list[Tensor] = []
-        self.versions: list[int] = []
+        self.versions: list[int | None] = []
 
     def look(self, values: Iterable[Any]) -> None:
         for value in values:
@@ -147,7 +148,7 @@ class _Recorder(TorchFunctionMode):
                 if id(value) not in self.known:
                     self.known[id(value)] = value
                     self.fetched.append(value)
-                    self.versions.append(value._version)
+                    self.versions.append(version(value))
             elif isinstance(value, (tuple, list)):
                 self.look(value)
 
@@ -277,6 +278,11 @@ def depends_on_others(outputs: Iterable[Tensor], own: Container[int]) -> bool:
 def is_inexact(tensor: Tensor) -> bool:
     """Of a floating-point or complex dtype."""
     return tensor.is_floating_point() or tensor.is_complex()
+
+
+def alias(tensor: Tensor) -> Tensor:
+    """The same under another identity; autograd follows no view of an inference tensor."""
+    return tensor.clone() if tensor.is_inference() else tensor.view_as(tensor)
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from fpicore import Leaves, MapError
 
+from ._levels import outside_transforms
+
 Map = Callable[[Leaves], Leaves]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -27,25 +29,54 @@ _REASON = (
 )
 
 
+def version(tensor: Tensor) -> int | None:
+    """How often it was written to; None for one made in inference mode, which does not count."""
+    return None if tensor.is_inference() else tensor._version
+
+
+def watch(tensor: Tensor) -> Callable[[], bool]:
+    """Tells whether it was written to since; of one made in inference mode, by its content."""
+    if not tensor.is_inference():
+        before = tensor._version
+        return lambda: tensor._version != before
+    with outside_transforms():
+        content = tensor.clone()
+
+    def changed() -> bool:
+        with outside_transforms():
+            return not torch.equal(tensor, content)
+
+    return changed
+
+
 def unwritten(f: Map) -> Map:
-    """f, refused if it writes to its argument: f(z) − z would be zero without a word."""
-    if torch.is_inference_mode_enabled():  # inference tensors keep no version
-        return lambda z: tuple([leaf.clone() for leaf in f(z)])
+    """f, refused if it writes to its argument: f(z) − z would be zero without a word.
+
+    Tensors of inference mode cannot tell, so that f is given copies of them, and copied from.
+    """
 
     def evaluate(z: Leaves) -> Leaves:
         if len(z) == 1:  # most states; a list for one costs as much as all else here
-            version = z[0]._version
+            leaf = z[0]
+            if leaf.is_inference():
+                return _own(f((leaf.clone(),)))
+            before = leaf._version
             new = f(z)
-            if z[0]._version != version:
+            if leaf._version != before:
                 raise MapError(_WRITES)
-            return new
-        versions = [leaf._version for leaf in z]
-        new = f(z)
-        if versions != [leaf._version for leaf in z]:
+            return _own(new) if new[0].is_inference() else new
+        z = _own(z)
+        versions = [version(leaf) for leaf in z]
+        new = _own(f(z))
+        if versions != [version(leaf) for leaf in z]:
             raise MapError(_WRITES)
         return new
 
     return evaluate
+
+
+def _own(leaves: Leaves) -> Leaves:
+    return tuple([leaf.clone() if leaf.is_inference() else leaf for leaf in leaves])
 
 
 def watched(f: Map) -> Map:

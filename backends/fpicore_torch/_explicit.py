@@ -19,7 +19,7 @@ from fpicore import (
     Stats,
 )
 
-from ._capture import Captured, Explicit, capture, check
+from ._capture import Captured, Explicit, alias, capture, check
 from ._evaluation import agree, watched, without_autocast
 from ._frozen import Frozen
 from ._levels import is_batched, refuse_legacy_vmap, refuse_tracing
@@ -94,7 +94,7 @@ class LazyRules:
 
     def __init__(self, found: Captured, solver: ExplicitSolver, batch_ndim: int) -> None:
         """The captured tensors are aliased, so that an enclosing capture sees them."""
-        self.tensors = tuple([leaf.view_as(leaf) for leaf in found.tensors])
+        self.tensors = tuple(map(alias, found.tensors))
         self._root, self._outputs = found.explicit, tuple([x.detach() for x in found.outputs])
         self._equation = solver.equation(found.explicit, len(found.outputs), batch_ndim)
 
@@ -134,7 +134,7 @@ def solve_under_transforms(
     solver = ExplicitSolver(iteration, adjoint, ops, Backward(), frozen)
     equation = solver.equation(found.explicit, len(start), problem.batch_ndim)
     # Aliases, so that an enclosing capture sees them.
-    tensors = [leaf.view_as(leaf) for leaf in found.tensors]
+    tensors = map(alias, found.tensors)
     out: Any = Root.apply(equation, *start, *tensors)
     z, (codes, *numbers) = out[: len(start)], out[len(start) :]
     if is_batched(codes) or solver.outcome is None:

@@ -28,6 +28,11 @@ def refuse_transforms(what: str) -> None:
         )
 
 
+def outside_transforms() -> AbstractContextManager[Any]:
+    """For plain tensors: what is made of them is plain as well, whatever is under way."""
+    return _private._DisableFuncTorch()
+
+
 def is_wrapped(tensor: Tensor) -> bool:
     """Whether a torch.func transform has put its own tensor around this one."""
     return _functorch.is_functorch_wrapped_tensor(tensor)
