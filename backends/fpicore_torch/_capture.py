@@ -84,19 +84,13 @@ class Captured(NamedTuple):
     """Captured tensors that f writes to."""
 
 
-def captured(f: Map, z: Leaves) -> tuple[Leaves, Explicit]:
-    """The tensors that f captures and that matter to derivatives, and explicit(tensors, z).
+def capture(f: Map, z: Leaves) -> Captured:
+    """f(z), the tensors that f captures and that matter to derivatives, and explicit(tensors, z).
 
     One evaluation of f. The tensors are those that require a gradient, carry a tangent or are
     wrapped by a torch.func transform. ``explicit`` can be called at any later time, with tensors
     like the captured ones, under any transform.
     """
-    found = capture(f, z)
-    return found.tensors, found.explicit
-
-
-def capture(f: Map, z: Leaves) -> Captured:
-    """`captured`, with the value of that evaluation."""
     recorder = _Recorder(z)
     with recorder:
         outputs = f(z)
