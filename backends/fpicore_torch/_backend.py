@@ -102,7 +102,7 @@ class TorchBackend:
         if torch.is_grad_enabled():
             backward = Backward()
             forward = adjoint.forward(iteration, memory)
-            z = _attach(self, problem, frozen, forward, adjoint, z, backward)
+            z = attach(self, problem, frozen, forward, adjoint, z, backward)
         else:
             frozen.take_effect(z)
         return z, results, stats, _aux(problem, frozen, z), backward
@@ -162,7 +162,7 @@ def _aux(problem: Problem, frozen: Frozen, z: Leaves) -> Any:
     return frozen.run(problem.evaluate, z)[1] if problem.has_aux else None
 
 
-def _attach(
+def attach(
     backend: TorchBackend,
     problem: Problem,
     frozen: Frozen,

@@ -82,6 +82,8 @@ class Captured(NamedTuple):
     explicit: Explicit
     written: list[Tensor]
     """Captured tensors that f writes to."""
+    fetched: list[Tensor]
+    """All tensors that f captures."""
 
 
 def capture(f: Map, z: Leaves) -> Captured:
@@ -99,7 +101,7 @@ def capture(f: Map, z: Leaves) -> Captured:
     versions = zip(fetched, recorder.versions, strict=True)
     written = [tensor for tensor, before in versions if version(tensor) != before]
     tensors = tuple([fetched[i] for i in places])
-    return Captured(outputs, tensors, Explicit(f, fetched, places, written), written)
+    return Captured(outputs, tensors, Explicit(f, fetched, places, written), written, fetched)
 
 
 def check(

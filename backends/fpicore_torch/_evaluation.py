@@ -24,8 +24,10 @@ def outside_compile(function: Function) -> Function:
 
 
 _REASON = (
-    "an fpicore solve takes as many steps as it needs, which a compiled graph cannot; with "
-    "fullgraph=True leave the solve outside of what is compiled, and compile f instead"
+    "an fpicore solve takes as many steps as it needs, which a compiled graph cannot. "
+    "fullgraph=True takes fixed_point(f, z0, args) where f is a function or a method of a module "
+    "and the adjoint is Implicit() or an approximation of it, without has_aux, autocast, "
+    "torch.func and torch.export; else leave the solve outside of what is compiled, and compile f"
 )
 
 

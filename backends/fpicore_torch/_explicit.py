@@ -104,15 +104,17 @@ class LazyRules:
             again = check(self._root, self._root, self.tensors, z)
         except DerivativeError as error:
             return str(error)
-        same = agree(again, self._outputs, self._equation.batch_ndim, 0.75)
-        return None if same else _DRIFTED
+        same = agree(again, self._outputs, self._equation.batch_ndim, ROUNDING)
+        return None if same else DRIFTED
 
     def pull_back(self, z: Leaves, v: Leaves) -> list[Tensor | None]:
         """(∂f/∂T)ᵀg, to be differentiated again."""
         return pull_back(self._equation, self.tensors, z, v)
 
 
-_DRIFTED = (
+ROUNDING = 0.75
+"""Two evaluations at one point agree to this power of the machine precision."""
+DRIFTED = (
     "expected f to give at the fixed point what it gave when it was solved, received another "
     "value; something that f reads has changed in between, so a second derivative would be that "
     "of another map. Leave it as it was until the backward pass, or pass adjoint=Implicit(order=2) "

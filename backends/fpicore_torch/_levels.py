@@ -1,6 +1,7 @@
 """What is known of the transforms under way. PyTorch has no public names for it: all are here."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -31,6 +32,30 @@ def refuse_transforms(what: str) -> None:
 def outside_transforms() -> AbstractContextManager[Any]:
     """For plain tensors: what is made of them is plain as well, whatever is under way."""
     return _private._DisableFuncTorch()
+
+
+def traced_as_one_graph() -> bool:
+    """Called by dynamo as it traces: whether to one graph, with nothing else around the call."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    translator: Any = InstructionTranslator.current_tx()
+    root = translator.output.root_tx
+    whole = root.one_graph or getattr(translator, "error_on_graph_break", False)
+    around = transforms_active() or _private._is_any_autocast_enabled()
+    return bool(whole) and not (root.export or around)
+
+
+def _keys() -> tuple[Any, Any]:
+    return _private._dispatch_tls_local_include_set(), _private._dispatch_tls_local_exclude_set()
+
+
+with ThreadPoolExecutor(1) as _pool:  # a new thread is in no mode
+    _KEYS = _pool.submit(_keys).result()
+
+
+def as_outside() -> AbstractContextManager[Any]:
+    """Within a custom operation: dispatch as eager code does, autograd included."""
+    return _private._ForceDispatchKeyGuard(*_KEYS)
 
 
 def is_wrapped(tensor: Tensor) -> bool:
