@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fpicore import DerivativeError, Leaves
+from fpicore import DerivativeError, Leaves, MapError
 
 from ._evaluation import version, watch
 from ._levels import is_wrapped, moves
@@ -252,23 +252,34 @@ _CHANGED = (
 
 
 def depends_on_others(outputs: Iterable[Tensor], own: Container[int]) -> bool:
-    """Whether the graph of the outputs ends in a tensor whose id is not among ``own``."""
-    stack, seen = [], set()
+    """Whether the graph of the outputs ends in a tensor whose id is not among ``own``.
+
+    Raises:
+        MapError: it goes through a reentrant checkpoint, which hides what it ends in.
+    """
+    stack, seen, others = [], set(), False
     for leaf in outputs:
         if leaf.grad_fn is not None:
             stack.append(leaf.grad_fn)
         elif leaf.requires_grad and id(leaf) not in own:
-            return True
+            others = True
     while stack:
         node = stack.pop()
+        if node.name() == "CheckpointFunctionBackward":
+            raise MapError(_REENTRANT)
         variable = getattr(node, "variable", None)
-        if variable is not None and id(variable) not in own:
-            return True
+        others = others or (variable is not None and id(variable) not in own)
         for following, _ in node.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)
                 stack.append(following)
-    return False
+    return others
+
+
+_REENTRANT = (
+    "expected f to checkpoint with use_reentrant=False, received use_reentrant=True, which hides "
+    "the parameters within it from the gradient; pass use_reentrant=False"
+)
 
 
 def is_inexact(tensor: Tensor) -> bool:
