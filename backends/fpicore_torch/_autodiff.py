@@ -15,6 +15,7 @@ constant pull-back v ↦ g; it is exact to order k, and derivatives beyond raise
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -24,7 +25,7 @@ from torch.autograd import Function
 from fpicore import DerivativeError, Leaves
 
 from ._evaluation import outside_compile
-from ._levels import refuse_legacy_vmap, transforms_active
+from ._levels import each_sample, refuse_legacy_vmap, transforms_active
 
 Solve = Callable[[Leaves, bool], Leaves]
 """The adjoint solve: of v with Jᵀ or, if the flag is set, with J."""
@@ -68,11 +69,11 @@ class Node(Function):
     @outside_compile
     def backward(ctx: Any, *v: Tensor) -> Any:
         """g for f(z), v − g for z, zero for z0; or the cotangents of the captured tensors."""
-        refuse_legacy_vmap(v)
         size, captured = len(v), len(ctx.rules.tensors) if ctx.rules else 0
         starts = ctx.inputs[2 * size : len(ctx.inputs) - captured]
         to_z0 = [torch.zeros_like(leaf) for leaf in starts]
         if torch.is_grad_enabled():
+            refuse_legacy_vmap(v)
             obstacle = None
             if ctx.rules is not None:
                 z = ctx.saved_tensors
@@ -86,7 +87,8 @@ class Node(Function):
         elif transforms_active():  # vmap around a backward pass
             g = LinearSolve.apply(ctx.solve, False, *v)
         else:
-            g = ctx.solve(v, False)
+            solve = partial(ctx.solve, tangent=False)
+            g = each_sample(solve, v) or solve(v)
         wanted = ctx.needs_input_grad[4 + size :]
         to_z = [a - b if want else None for a, b, want in zip(v, g, wanted, strict=False)]
         return (None,) * 4 + (*g, *to_z, *to_z0, *(None,) * captured)
@@ -99,7 +101,8 @@ class LinearSolve(Function):
     @outside_compile
     def forward(solve: Solve, tangent: bool, *v: Tensor) -> Leaves:
         """Mᵀv or, tangent, Mv."""
-        return solve(v, tangent)
+        one = partial(solve, tangent=tangent)
+        return each_sample(one, v) or one(v)
 
     @staticmethod
     @outside_compile

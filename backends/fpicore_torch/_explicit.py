@@ -22,7 +22,7 @@ from fpicore import (
 from ._capture import Captured, Explicit, alias, capture, check
 from ._evaluation import agree, watched, without_autocast
 from ._frozen import Frozen
-from ._levels import is_batched, refuse_legacy_vmap, refuse_tracing
+from ._levels import each_sample, is_batched, refuse_legacy_vmap, refuse_tracing
 from ._ops import TorchOps
 from ._products import Linearization
 from ._transforms import Equation, Root, pull_back
@@ -72,7 +72,10 @@ class ExplicitSolver:
         self, equation: Equation, tangent: bool, tensors: Leaves, z: Leaves, v: Leaves
     ) -> Leaves:
         """g = Jᵀg + v or, tangent, g = Jg + v."""
-        refuse_legacy_vmap(v)
+        refuse_legacy_vmap((*z, *tensors))
+        found = each_sample(partial(self.solve_linear, equation, tangent, tensors, z), v)
+        if found is not None:
+            return found
         inputs = tuple([leaf.detach().clone().requires_grad_() for leaf in z])
         with torch.enable_grad():
             # A checkpoint in f recomputes with the captured tensors themselves, and saves as many

@@ -1,6 +1,7 @@
 """What is known of the transforms under way. PyTorch has no public names for it: all are here."""
 
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,6 +14,7 @@ from fpicore import DerivativeError, Leaves
 
 _private: Any = torch._C
 _functorch: Any = _private._functorch
+_torch: Any = torch
 
 
 def transforms_active() -> bool:
@@ -98,13 +100,31 @@ def primal(tensor: Tensor) -> Tensor:
     return forward_ad.unpack_dual(tensor, level=0).primal.contiguous()
 
 
+def each_sample(function: Callable[[Leaves], Leaves], tensors: Leaves) -> Leaves | None:
+    """The function of one sample of PyTorch's older vmap after the other; None outside of it."""
+    batched = [leaf for leaf in tensors if _functorch.is_legacy_batchedtensor(leaf)]
+    if not batched:
+        return None
+    level = _private._vmapmode_increment_nesting() - 1
+    _private._vmapmode_decrement_nesting()
+    if level != 1:
+        refuse_legacy_vmap(tensors)
+    size = len(_torch._remove_batch_dim(batched[0], level, 1, 0))
+    rows = [_torch._remove_batch_dim(leaf, level, size, 0).unbind() for leaf in tensors]
+    found = [function(sample) for sample in zip(*rows, strict=True)]
+    return tuple(
+        [_torch._add_batch_dim(torch.stack(x), 0, level) for x in zip(*found, strict=True)]
+    )
+
+
 def refuse_legacy_vmap(tensors: Leaves) -> None:
-    """Raise for ``is_grads_batched`` and ``vectorize=True``."""
+    """Raise where ``is_grads_batched`` or ``vectorize=True`` want more than `each_sample`."""
     if any(_functorch.is_legacy_batchedtensor(leaf) for leaf in tensors):
         raise DerivativeError(
-            "expected one derivative at a time, received is_grads_batched=True or vectorize=True, "
-            "whose older vmap cannot run a loop of unknown length; use torch.func.jacrev, "
-            "torch.func.jacfwd or torch.func.vmap, or vectorize=False"
+            "expected is_grads_batched=True or vectorize=True around a backward pass, received it "
+            "around forward mode or with create_graph=True, where its older vmap would have to run "
+            "a loop of unknown length; use torch.func.jacrev, torch.func.jacfwd or "
+            "torch.func.vmap, or vectorize=False"
         )
 
 
