@@ -15,7 +15,6 @@ constant pull-back v ↦ g; it is exact to order k, and derivatives beyond raise
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -87,8 +86,7 @@ class Node(Function):
         elif transforms_active():  # vmap around a backward pass
             g = LinearSolve.apply(ctx.solve, False, *v)
         else:
-            solve = partial(ctx.solve, tangent=False)
-            g = each_sample(solve, v) or solve(v)
+            g = each_sample(lambda v: ctx.solve(v, False), v) or ctx.solve(v, False)
         wanted = ctx.needs_input_grad[4 + size :]
         to_z = [a - b if want else None for a, b, want in zip(v, g, wanted, strict=False)]
         return (None,) * 4 + (*g, *to_z, *to_z0, *(None,) * captured)
@@ -101,8 +99,7 @@ class LinearSolve(Function):
     @outside_compile
     def forward(solve: Solve, tangent: bool, *v: Tensor) -> Leaves:
         """Mᵀv or, tangent, Mv."""
-        one = partial(solve, tangent=tangent)
-        return each_sample(one, v) or one(v)
+        return each_sample(lambda v: solve(v, tangent), v) or solve(v, tangent)
 
     @staticmethod
     @outside_compile
