@@ -1,4 +1,4 @@
-"""fpicore on PyTorch, eager and inside compiled models (a graph break), on CPU and GPU."""
+"""fpicore on PyTorch, eager and inside compiled models, on CPU and GPU."""
 
 try:
     import torch as _torch  # noqa: F401
@@ -14,11 +14,12 @@ from fpicore import Anderson, bind
 
 from ._backend import TorchBackend
 from ._evaluation import outside_compile as _outside_compile
+from ._graph import in_one_graph as _in_one_graph
 
 _functions = bind(TorchBackend(), Anderson())
 
 # Here, and not only within, so that the graph of a compiled caller breaks in one place.
-fixed_point = _outside_compile(_functions.fixed_point)
+fixed_point = _in_one_graph(_functions.fixed_point)
 adjoint_solve = _outside_compile(_functions.adjoint_solve)
 implicit = _outside_compile(_functions.implicit)
 custom_fixed_point = _functions.custom_fixed_point

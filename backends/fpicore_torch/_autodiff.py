@@ -24,7 +24,7 @@ from torch.autograd import Function
 from fpicore import DerivativeError, Leaves
 
 from ._evaluation import outside_compile
-from ._levels import refuse_legacy_vmap, transforms_active
+from ._levels import each_sample, refuse_legacy_vmap, transforms_active
 
 Solve = Callable[[Leaves, bool], Leaves]
 """The adjoint solve: of v with Jᵀ or, if the flag is set, with J."""
@@ -68,11 +68,11 @@ class Node(Function):
     @outside_compile
     def backward(ctx: Any, *v: Tensor) -> Any:
         """g for f(z), v − g for z, zero for z0; or the cotangents of the captured tensors."""
-        refuse_legacy_vmap(v)
         size, captured = len(v), len(ctx.rules.tensors) if ctx.rules else 0
         starts = ctx.inputs[2 * size : len(ctx.inputs) - captured]
         to_z0 = [torch.zeros_like(leaf) for leaf in starts]
         if torch.is_grad_enabled():
+            refuse_legacy_vmap(v)
             obstacle = None
             if ctx.rules is not None:
                 z = ctx.saved_tensors
@@ -86,7 +86,7 @@ class Node(Function):
         elif transforms_active():  # vmap around a backward pass
             g = LinearSolve.apply(ctx.solve, False, *v)
         else:
-            g = ctx.solve(v, False)
+            g = each_sample(lambda v: ctx.solve(v, False), v) or ctx.solve(v, False)
         wanted = ctx.needs_input_grad[4 + size :]
         to_z = [a - b if want else None for a, b, want in zip(v, g, wanted, strict=False)]
         return (None,) * 4 + (*g, *to_z, *to_z0, *(None,) * captured)
@@ -99,7 +99,7 @@ class LinearSolve(Function):
     @outside_compile
     def forward(solve: Solve, tangent: bool, *v: Tensor) -> Leaves:
         """Mᵀv or, tangent, Mv."""
-        return solve(v, tangent)
+        return each_sample(lambda v: solve(v, tangent), v) or solve(v, tangent)
 
     @staticmethod
     @outside_compile

@@ -102,7 +102,7 @@ class TorchBackend:
         if torch.is_grad_enabled():
             backward = Backward()
             forward = adjoint.forward(iteration, memory)
-            z = _attach(self, problem, frozen, forward, adjoint, z, backward)
+            z = attach(self, problem, frozen, forward, adjoint, z, backward)
         else:
             frozen.take_effect(z)
         return z, results, stats, _aux(problem, frozen, z), backward
@@ -116,6 +116,11 @@ class TorchBackend:
         with without_autocast(device.type) as resume:
             f = resume(unwritten(frozen))
             z, results, stats, _ = iteration.run(ops, f, problem.leaves)
+            moves = transforms_active() or any([leaf.requires_grad for leaf in z])  # noqa: C419
+            if torch.is_grad_enabled() and not moves:
+                # For want of a dependence, or because a reentrant checkpoint has hidden it.
+                inputs = tuple([leaf.detach().clone().requires_grad_() for leaf in z])
+                depends_on_others(f(inputs), set(map(id, inputs)))
         frozen.take_effect(z)
         return z, results, stats, _aux(problem, frozen, z), None
 
@@ -162,7 +167,7 @@ def _aux(problem: Problem, frozen: Frozen, z: Leaves) -> Any:
     return frozen.run(problem.evaluate, z)[1] if problem.has_aux else None
 
 
-def _attach(
+def attach(
     backend: TorchBackend,
     problem: Problem,
     frozen: Frozen,
@@ -180,7 +185,7 @@ def _attach(
         frozen.warn_of([x for x in found.written if not any(x is y for y in found.outputs)])
     outputs = frozen.lasting(frozen, inputs) if found is None else found.outputs
     starts = [leaf for leaf in problem.leaves if leaf.requires_grad and leaf.is_leaf]
-    if not starts and not depends_on_others(outputs, set(map(id, inputs))):
+    if not depends_on_others(outputs, set(map(id, inputs))) and not starts:
         return value
     line = Linearization(outputs, inputs)
 

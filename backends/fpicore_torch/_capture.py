@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fpicore import DerivativeError, Leaves
+from fpicore import DerivativeError, Leaves, MapError
 
+from ._evaluation import version, watch
 from ._levels import is_wrapped, moves
 
 Map = Callable[[Leaves], Leaves]
@@ -41,7 +42,7 @@ class Explicit:
         self._f, self._fetched, self._places = f, fetched, places
         given, own = set(places), set(map(id, written))
         self._constants = [
-            (tensor, tensor._version)
+            watch(tensor)
             for i, tensor in enumerate(fetched)
             if i not in given and id(tensor) not in own and is_inexact(tensor)
         ]
@@ -51,7 +52,7 @@ class Explicit:
 
     def __call__(self, tensors: Leaves, z: Leaves) -> Leaves:
         """f(z), with the tensors in place of the captured ones."""
-        if [tensor for tensor, version in self._constants if tensor._version != version]:
+        if [1 for written in self._constants if written()]:
             raise DerivativeError(_CHANGED)
         given = dict(zip(self._places, tensors, strict=True))
         replacer = _Replacer(z, self._fetched, given)
@@ -81,30 +82,26 @@ class Captured(NamedTuple):
     explicit: Explicit
     written: list[Tensor]
     """Captured tensors that f writes to."""
+    fetched: list[Tensor]
+    """All tensors that f captures."""
 
 
-def captured(f: Map, z: Leaves) -> tuple[Leaves, Explicit]:
-    """The tensors that f captures and that matter to derivatives, and explicit(tensors, z).
+def capture(f: Map, z: Leaves) -> Captured:
+    """f(z), the tensors that f captures and that matter to derivatives, and explicit(tensors, z).
 
     One evaluation of f. The tensors are those that require a gradient, carry a tangent or are
     wrapped by a torch.func transform. ``explicit`` can be called at any later time, with tensors
     like the captured ones, under any transform.
     """
-    found = capture(f, z)
-    return found.tensors, found.explicit
-
-
-def capture(f: Map, z: Leaves) -> Captured:
-    """`captured`, with the value of that evaluation."""
     recorder = _Recorder(z)
     with recorder:
         outputs = f(z)
     fetched = recorder.fetched
     places = [i for i, tensor in enumerate(fetched) if moves(tensor)]
     versions = zip(fetched, recorder.versions, strict=True)
-    written = [tensor for tensor, version in versions if tensor._version != version]
+    written = [tensor for tensor, before in versions if version(tensor) != before]
     tensors = tuple([fetched[i] for i in places])
-    return Captured(outputs, tensors, Explicit(f, fetched, places, written), written)
+    return Captured(outputs, tensors, Explicit(f, fetched, places, written), written, fetched)
 
 
 def check(
@@ -139,7 +136,7 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.known = {id(leaf): leaf for leaf in z}  # kept, lest an identity be used again
         self.fetched: list[Tensor] = []
-        self.versions: list[int] = []
+        self.versions: list[int | None] = []
 
     def look(self, values: Iterable[Any]) -> None:
         for value in values:
@@ -147,7 +144,7 @@ class _Recorder(TorchFunctionMode):
                 if id(value) not in self.known:
                     self.known[id(value)] = value
                     self.fetched.append(value)
-                    self.versions.append(value._version)
+                    self.versions.append(version(value))
             elif isinstance(value, (tuple, list)):
                 self.look(value)
 
@@ -255,28 +252,44 @@ _CHANGED = (
 
 
 def depends_on_others(outputs: Iterable[Tensor], own: Container[int]) -> bool:
-    """Whether the graph of the outputs ends in a tensor whose id is not among ``own``."""
-    stack, seen = [], set()
+    """Whether the graph of the outputs ends in a tensor whose id is not among ``own``.
+
+    Raises:
+        MapError: it goes through a reentrant checkpoint, which hides what it ends in.
+    """
+    stack, seen, others = [], set(), False
     for leaf in outputs:
         if leaf.grad_fn is not None:
             stack.append(leaf.grad_fn)
         elif leaf.requires_grad and id(leaf) not in own:
-            return True
+            others = True
     while stack:
         node = stack.pop()
+        if node.name() == "CheckpointFunctionBackward":
+            raise MapError(_REENTRANT)
         variable = getattr(node, "variable", None)
-        if variable is not None and id(variable) not in own:
-            return True
+        others = others or (variable is not None and id(variable) not in own)
         for following, _ in node.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)
                 stack.append(following)
-    return False
+    return others
+
+
+_REENTRANT = (
+    "expected f to checkpoint with use_reentrant=False, received use_reentrant=True, which hides "
+    "the parameters within it from the gradient; pass use_reentrant=False"
+)
 
 
 def is_inexact(tensor: Tensor) -> bool:
     """Of a floating-point or complex dtype."""
     return tensor.is_floating_point() or tensor.is_complex()
+
+
+def alias(tensor: Tensor) -> Tensor:
+    """The same under another identity; autograd follows no view of an inference tensor."""
+    return tensor.clone() if tensor.is_inference() else tensor.view_as(tensor)
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

@@ -1,12 +1,18 @@
-"""How f is called during a solve: watched for writes, and in the caller's autocast state."""
+"""How f is called during a solve: watched for writes, and in the caller's autocast state.
+
+And whether two evaluations of it are the same.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor
 
 from fpicore import Leaves, MapError
+
+from ._levels import outside_transforms
 
 Map = Callable[[Leaves], Leaves]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -18,30 +24,61 @@ def outside_compile(function: Function) -> Function:
 
 
 _REASON = (
-    "an fpicore solve takes as many steps as it needs, which a compiled graph cannot; with "
-    "fullgraph=True leave the solve outside of what is compiled, and compile f instead"
+    "an fpicore solve takes as many steps as it needs, which a compiled graph cannot. "
+    "fullgraph=True takes fixed_point(f, z0, args) where f is a function or a method of a module "
+    "and the adjoint is Implicit() or an approximation of it, without has_aux, autocast, "
+    "torch.func and torch.export; else leave the solve outside of what is compiled, and compile f"
 )
 
 
+def version(tensor: Tensor) -> int | None:
+    """How often it was written to; None for one made in inference mode, which does not count."""
+    return None if tensor.is_inference() else tensor._version
+
+
+def watch(tensor: Tensor) -> Callable[[], bool]:
+    """Tells whether it was written to since; of one made in inference mode, by its content."""
+    if not tensor.is_inference():
+        before = tensor._version
+        return lambda: tensor._version != before
+    with outside_transforms():
+        content = tensor.clone()
+
+    def changed() -> bool:
+        with outside_transforms():
+            return not torch.equal(tensor, content)
+
+    return changed
+
+
 def unwritten(f: Map) -> Map:
-    """f, refused if it writes to its argument: f(z) − z would be zero without a word."""
-    if torch.is_inference_mode_enabled():  # inference tensors keep no version
-        return lambda z: tuple([leaf.clone() for leaf in f(z)])
+    """f, refused if it writes to its argument: f(z) − z would be zero without a word.
+
+    Tensors of inference mode cannot tell, so that f is given copies of them, and copied from.
+    """
 
     def evaluate(z: Leaves) -> Leaves:
         if len(z) == 1:  # most states; a list for one costs as much as all else here
-            version = z[0]._version
+            leaf = z[0]
+            if leaf.is_inference():
+                return _own(f((leaf.clone(),)))
+            before = leaf._version
             new = f(z)
-            if z[0]._version != version:
+            if leaf._version != before:
                 raise MapError(_WRITES)
-            return new
-        versions = [leaf._version for leaf in z]
-        new = f(z)
-        if versions != [leaf._version for leaf in z]:
+            return _own(new) if new[0].is_inference() else new
+        z = _own(z)
+        versions = [version(leaf) for leaf in z]
+        new = _own(f(z))
+        if versions != [version(leaf) for leaf in z]:
             raise MapError(_WRITES)
         return new
 
     return evaluate
+
+
+def _own(leaves: Leaves) -> Leaves:
+    return tuple([leaf.clone() if leaf.is_inference() else leaf for leaf in leaves])
 
 
 def watched(f: Map) -> Map:
@@ -90,3 +127,22 @@ def _suspended_autocast(device: str) -> Iterator[Callable[[Map], Map]]:
 
     with torch.autocast(device, enabled=False):
         yield resume
+
+
+def agree(a: Leaves, b: Leaves, batch_ndim: int, power: float) -> bool:
+    """Whether two evaluations of f are the same but for rounding.
+
+    That is |a − b| ≤ ε^power · max |b| in every entry, with the machine precision ε and the
+    largest finite entry of the system of b; NaN is like NaN, infinity like infinity. Where all of
+    b is zero, a must be: there is no scale that would tell rounding from a small f.
+    """
+    return all(_alike(x, y, batch_ndim, power) for x, y in zip(a, b, strict=True))
+
+
+def _alike(a: Tensor, b: Tensor, batch_ndim: int, power: float) -> bool:
+    size = torch.where(torch.isfinite(b), b.abs(), 0.0)
+    entries = tuple(range(batch_ndim, b.ndim))
+    peak = size.amax(entries, keepdim=True) if entries else size
+    # The comparison comes first: the difference of infinities is NaN.
+    same = (a == b) | ((a - b).abs() <= torch.finfo(b.dtype).eps ** power * peak)
+    return bool((same | (torch.isnan(a) & torch.isnan(b))).all())

@@ -19,10 +19,10 @@ from fpicore import (
     Stats,
 )
 
-from ._capture import Captured, Explicit, capture, check
-from ._evaluation import watched, without_autocast
+from ._capture import Captured, Explicit, alias, capture, check
+from ._evaluation import agree, watched, without_autocast
 from ._frozen import Frozen
-from ._levels import is_batched, refuse_legacy_vmap, refuse_tracing
+from ._levels import each_sample, is_batched, refuse_legacy_vmap, refuse_tracing
 from ._ops import TorchOps
 from ._products import Linearization
 from ._transforms import Equation, Root, pull_back
@@ -72,7 +72,10 @@ class ExplicitSolver:
         self, equation: Equation, tangent: bool, tensors: Leaves, z: Leaves, v: Leaves
     ) -> Leaves:
         """g = Jᵀg + v or, tangent, g = Jg + v."""
-        refuse_legacy_vmap(v)
+        refuse_legacy_vmap((*z, *tensors))
+        found = each_sample(partial(self.solve_linear, equation, tangent, tensors, z), v)
+        if found is not None:
+            return found
         inputs = tuple([leaf.detach().clone().requires_grad_() for leaf in z])
         with torch.enable_grad():
             # A checkpoint in f recomputes with the captured tensors themselves, and saves as many
@@ -94,7 +97,7 @@ class LazyRules:
 
     def __init__(self, found: Captured, solver: ExplicitSolver, batch_ndim: int) -> None:
         """The captured tensors are aliased, so that an enclosing capture sees them."""
-        self.tensors = tuple([leaf.view_as(leaf) for leaf in found.tensors])
+        self.tensors = tuple(map(alias, found.tensors))
         self._root, self._outputs = found.explicit, tuple([x.detach() for x in found.outputs])
         self._equation = solver.equation(found.explicit, len(found.outputs), batch_ndim)
 
@@ -104,27 +107,22 @@ class LazyRules:
             again = check(self._root, self._root, self.tensors, z)
         except DerivativeError as error:
             return str(error)
-        return None if _agree(again, self._outputs) else _DRIFTED
+        same = agree(again, self._outputs, self._equation.batch_ndim, ROUNDING)
+        return None if same else DRIFTED
 
     def pull_back(self, z: Leaves, v: Leaves) -> list[Tensor | None]:
         """(∂f/∂T)ᵀg, to be differentiated again."""
         return pull_back(self._equation, self.tensors, z, v)
 
 
-_DRIFTED = (
+ROUNDING = 0.75
+"""Two evaluations at one point agree to this power of the machine precision."""
+DRIFTED = (
     "expected f to give at the fixed point what it gave when it was solved, received another "
     "value; something that f reads has changed in between, so a second derivative would be that "
     "of another map. Leave it as it was until the backward pass, or pass adjoint=Implicit(order=2) "
     "or higher"
 )
-
-
-def _agree(a: Leaves, b: Leaves) -> bool:
-    """Whether two evaluations are the same but for rounding."""
-    return all(
-        torch.allclose(x, y, rtol=(e := torch.finfo(x.dtype).eps ** 0.75), atol=e, equal_nan=True)
-        for x, y in zip(a, b, strict=True)
-    )
 
 
 def solve_under_transforms(
@@ -141,7 +139,7 @@ def solve_under_transforms(
     solver = ExplicitSolver(iteration, adjoint, ops, Backward(), frozen)
     equation = solver.equation(found.explicit, len(start), problem.batch_ndim)
     # Aliases, so that an enclosing capture sees them.
-    tensors = [leaf.view_as(leaf) for leaf in found.tensors]
+    tensors = map(alias, found.tensors)
     out: Any = Root.apply(equation, *start, *tensors)
     z, (codes, *numbers) = out[: len(start)], out[len(start) :]
     if is_batched(codes) or solver.outcome is None:

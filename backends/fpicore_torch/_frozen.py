@@ -42,12 +42,12 @@ class Frozen:
         self._before: States | None = None
         self._random = False
         self._lasts = False
-        self._plain = False
+        self.plain = False
         """Known to have no effects that would have to be held."""
 
     def __call__(self, z: Leaves) -> Leaves:
         """f(z)."""
-        if self._plain and torch.is_autocast_enabled(self._kind) == self._autocast:
+        if self.plain and torch.is_autocast_enabled(self._kind) == self._autocast:
             return self._map(z)
         return self._cast(z) if self._lasts else self.run(self._cast, z)
 
@@ -105,7 +105,7 @@ class Frozen:
         out = self._without_writing(function, z, learn=True)
         pairs = zip(self._states(), self._before, strict=True)
         self._random = not all(torch.equal(now, before) for now, before in pairs)
-        self._plain = not self._random and not self._buffers
+        self.plain = not self._random and not self._buffers
         return out
 
     def _without_writing(

@@ -1,6 +1,8 @@
 """What is known of the transforms under way. PyTorch has no public names for it: all are here."""
 
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,6 +14,7 @@ from fpicore import DerivativeError, Leaves
 
 _private: Any = torch._C
 _functorch: Any = _private._functorch
+_torch: Any = torch
 
 
 def transforms_active() -> bool:
@@ -26,6 +29,35 @@ def refuse_transforms(what: str) -> None:
             f"expected plain autograd around {what}, received a torch.func transform or "
             "forward-mode AD, which it does not support; use torch.autograd.grad"
         )
+
+
+def outside_transforms() -> AbstractContextManager[Any]:
+    """For plain tensors: what is made of them is plain as well, whatever is under way."""
+    return _private._DisableFuncTorch()
+
+
+def traced_as_one_graph() -> bool:
+    """Called by dynamo as it traces: whether to one graph, with nothing else around the call."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    translator: Any = InstructionTranslator.current_tx()
+    root = translator.output.root_tx
+    whole = root.one_graph or getattr(translator, "error_on_graph_break", False)
+    around = transforms_active() or _private._is_any_autocast_enabled()
+    return bool(whole) and not (root.export or around)
+
+
+def _keys() -> tuple[Any, Any]:
+    return _private._dispatch_tls_local_include_set(), _private._dispatch_tls_local_exclude_set()
+
+
+with ThreadPoolExecutor(1) as _pool:  # a new thread is in no mode
+    _KEYS = _pool.submit(_keys).result()
+
+
+def as_outside() -> AbstractContextManager[Any]:
+    """Within a custom operation: dispatch as eager code does, autograd included."""
+    return _private._ForceDispatchKeyGuard(*_KEYS)
 
 
 def is_wrapped(tensor: Tensor) -> bool:
@@ -68,13 +100,31 @@ def primal(tensor: Tensor) -> Tensor:
     return forward_ad.unpack_dual(tensor, level=0).primal.contiguous()
 
 
+def each_sample(function: Callable[[Leaves], Leaves], tensors: Leaves) -> Leaves | None:
+    """The function of one sample of PyTorch's older vmap after the other; None outside of it."""
+    batched = [leaf for leaf in tensors if _functorch.is_legacy_batchedtensor(leaf)]
+    if not batched:
+        return None
+    level = _private._vmapmode_increment_nesting() - 1
+    _private._vmapmode_decrement_nesting()
+    if level != 1:
+        refuse_legacy_vmap(tensors)
+    size = len(_torch._remove_batch_dim(batched[0], level, 1, 0))
+    rows = [_torch._remove_batch_dim(leaf, level, size, 0).unbind() for leaf in tensors]
+    found = [function(sample) for sample in zip(*rows, strict=True)]
+    return tuple(
+        [_torch._add_batch_dim(torch.stack(x), 0, level) for x in zip(*found, strict=True)]
+    )
+
+
 def refuse_legacy_vmap(tensors: Leaves) -> None:
-    """Raise for ``is_grads_batched`` and ``vectorize=True``."""
+    """Raise where ``is_grads_batched`` or ``vectorize=True`` want more than `each_sample`."""
     if any(_functorch.is_legacy_batchedtensor(leaf) for leaf in tensors):
         raise DerivativeError(
-            "expected one derivative at a time, received is_grads_batched=True or vectorize=True, "
-            "whose older vmap cannot run a loop of unknown length; use torch.func.jacrev, "
-            "torch.func.jacfwd or torch.func.vmap, or vectorize=False"
+            "expected is_grads_batched=True or vectorize=True around a backward pass, received it "
+            "around forward mode or with create_graph=True, where its older vmap would have to run "
+            "a loop of unknown length; use torch.func.jacrev, torch.func.jacfwd or "
+            "torch.func.vmap, or vectorize=False"
         )
 
 
