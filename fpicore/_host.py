@@ -19,7 +19,6 @@ class HostNamespace:
 
     arange = staticmethod(lru_cache(np.arange))
     eye = staticmethod(lru_cache(np.eye))
-    minimum = staticmethod(min)
     zeros_like = staticmethod(np.zeros_like)
 
     @staticmethod
@@ -77,10 +76,6 @@ class HostNamespace:
     @staticmethod
     def max(x: Number) -> Number:
         return np.maximum.reduce(x, -1)
-
-    @staticmethod
-    def diagonal(x: Number) -> Number:
-        return x.diagonal(axis1=-2, axis2=-1)
 
     @staticmethod
     def transpose(x: Number) -> Number:

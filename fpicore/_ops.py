@@ -27,8 +27,8 @@ class Numbers(Protocol):
     """Functions on numbers, with the meaning that NumPy gives to their names.
 
     ``indicator`` is 1 where a mask is true, else 0. ``sum`` and ``max`` reduce the last axis,
-    ``any`` and ``all`` every axis; ``diagonal``, ``transpose`` and ``matvec`` act on the last
-    two; ``roll`` shifts the last axis in a circle.
+    ``any`` and ``all`` every axis; ``transpose`` and ``matvec`` act on the last two;
+    ``roll`` shifts the last axis in a circle.
     """
 
     where: Callable[..., Number]
@@ -41,12 +41,10 @@ class Numbers(Protocol):
     abs: Callable[[Number], Number]
     reciprocal: Callable[[Number], Number]
     maximum: Callable[[Number, Number], Number]
-    minimum: Callable[[Number, Number], Number]
     sum: Callable[[Number], Number]
     max: Callable[[Number], Number]
     arange: Callable[[int], Number]
     eye: Callable[[int], Number]
-    diagonal: Callable[[Number], Number]
     transpose: Callable[[Number], Number]
     matvec: Callable[[Number, Number], Number]
     zeros_like: Callable[[Number], Number]

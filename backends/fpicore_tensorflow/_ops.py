@@ -26,8 +26,6 @@ class TensorFlowNumbers:
     abs = staticmethod(tf.abs)
     reciprocal = staticmethod(tf.math.reciprocal)
     maximum = staticmethod(tf.maximum)
-    minimum = staticmethod(tf.minimum)
-    diagonal = staticmethod(tf.linalg.diag_part)
     transpose = staticmethod(tf.linalg.matrix_transpose)
     matvec = staticmethod(tf.linalg.matvec)
     zeros_like = staticmethod(tf.zeros_like)

@@ -23,7 +23,6 @@ class DeviceNumbers:
     reciprocal = staticmethod(torch.reciprocal)
     sqrt = staticmethod(torch.sqrt)
     maximum = staticmethod(torch.maximum)
-    minimum = staticmethod(min)
     logical_not = staticmethod(torch.logical_not)
     zeros_like = staticmethod(torch.zeros_like)
     any = staticmethod(torch.any)
@@ -58,10 +57,6 @@ class DeviceNumbers:
     def max(self, x: Tensor) -> Tensor:
         """Over the last axis."""
         return x.amax(-1)
-
-    def diagonal(self, x: Tensor) -> Tensor:
-        """Of the last two axes."""
-        return x.diagonal(dim1=-2, dim2=-1)
 
     def transpose(self, x: Tensor) -> Tensor:
         """Of the last two axes."""

@@ -1,7 +1,7 @@
 """The exact gradient of the fixed point."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -59,7 +59,7 @@ class Implicit(AbstractPullBack):
     solver: AnySolver | None = None
     rtol: float | None = None
     max_steps: int | None = None
-    fallback: AnySolver | None = Anderson()  # noqa: RUF009  (frozen)
+    fallback: AnySolver | None = field(default_factory=Anderson)
     reuse: bool = False
     order: int | None = None
     exact: ClassVar[bool] = True
