@@ -6,52 +6,33 @@ optimiser. XLA_FLAGS in the environment, even empty, are left as they are:
 ``XLA_FLAGS= make test`` runs everything optimised.
 """
 
-import mmap
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
-_QUICK = (
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-    "--xla_cpu_use_fusion_emitters=false",
-    "--xla_cpu_parallel_codegen_split_count=1",
-)
-_LIBRARIES = {
-    "jaxlib": ("libjax_common.so", "xla_extension.so"),
-    "tensorflow": ("libtensorflow_framework.so.2",),
-}
+from fpicore.verify.frameworks import version
+
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+EMITTERS = "--xla_cpu_use_fusion_emitters=false"
+"""Halves what is left; versions differ in whether they have it, and end the process if not."""
+CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 
 def quicken() -> None:
     """Set XLA_FLAGS for this process and its children, unless they are set."""
     if "XLA_FLAGS" not in os.environ:
-        libraries = [path for package in _LIBRARIES for path in _libraries(package)]
-        os.environ["XLA_FLAGS"] = " ".join(f for f in _QUICK if _known(f, libraries))
+        os.environ["XLA_FLAGS"] = f"{QUICK} {EMITTERS}" if _constrained() else QUICK
 
 
 def optimised() -> dict[str, str]:
     """The environment of a user's command."""
-    quick = set(os.environ.get("XLA_FLAGS", "").split()) & set(_QUICK)
-    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return kept if quick else dict(os.environ)
+    kept = dict(os.environ)
+    if kept.get("XLA_FLAGS", "").startswith(QUICK):
+        del kept["XLA_FLAGS"]
+    return kept
 
 
-def _libraries(package: str) -> list[Path | None]:
-    """The file that reads XLA_FLAGS, or None where the package has it elsewhere."""
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        return []
-    paths = (Path(spec.origin).parent / name for name in _LIBRARIES[package])
-    return [next((path for path in paths if path.exists()), None)]
-
-
-def _known(flag: str, libraries: list[Path | None]) -> bool:
-    """Whether every library names the flag: one that does not ends the process."""
-    name = flag.lstrip("-").split("=")[0].encode()
-    return bool(libraries) and all(path is not None and _names(path, name) for path in libraries)
-
-
-def _names(path: Path, name: bytes) -> bool:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(name) >= 0
+def _constrained() -> bool:
+    """Whether the frameworks with XLA are of the versions in constraints.txt."""
+    pinned = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
+    found = {name: version(name) for name in ("jaxlib", "tensorflow")}
+    return all(f"{name}=={found[name]}" in pinned for name in found if found[name])
