@@ -21,7 +21,10 @@ from fpicore.verify.problem import FRAMEWORKS
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from .compilers import quicken
 from .labs import MODES, Lab
+
+quicken()
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=20, database=None)
 settings.register_profile(

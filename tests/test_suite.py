@@ -1,5 +1,6 @@
-"""The suite's own rule: a backend that is named may not be left out."""
+"""The suite's own rules: a backend that is named may not be left out; commands are optimised."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from fpicore.verify.frameworks import installed
+
+from . import compilers
 
 ROOT = Path(__file__).parents[1]
 HIDE = """\
@@ -44,3 +47,25 @@ def test_only_the_named_backend_runs() -> None:
     assert "[numpy-" in output
     for name in filter(installed, ("torch", "jax", "tensorflow")):
         assert f"[{name}" not in output
+
+
+def test_only_commands_are_optimised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a user runs is compiled as a user compiles it, and flags of one's own stay."""
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    compilers.quicken()
+    assert "--xla_backend_optimization_level=0" in os.environ["XLA_FLAGS"]
+    assert "XLA_FLAGS" not in compilers.optimised()
+    for own in ("", "--xla_dump_to=x"):
+        monkeypatch.setenv("XLA_FLAGS", own)
+        compilers.quicken()
+        assert os.environ["XLA_FLAGS"] == compilers.optimised()["XLA_FLAGS"] == own
+
+
+@pytest.mark.parametrize("found", ["0.0.1", None])
+def test_a_flag_that_comes_and_goes_is_for_known_versions(
+    monkeypatch: pytest.MonkeyPatch, found: str | None
+) -> None:
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setattr(compilers, "version", lambda name: found)
+    compilers.quicken()
+    assert ("emitters" in os.environ["XLA_FLAGS"]) == (found is None)

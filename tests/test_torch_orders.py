@@ -244,7 +244,10 @@ def test_the_first_order_records_f_once() -> None:
 
 
 def test_a_backward_pass_costs_its_products() -> None:
-    """One autograd.grad on the kept graph a product, and little else."""
+    """One autograd.grad on the kept graph and one addition a product, and little else.
+
+    The least of interleaved rounds each, in processor time: another process takes none of it.
+    """
     torch.manual_seed(0)
     layer = torch.nn.Linear(512, 512)
     with torch.no_grad():
@@ -259,17 +262,19 @@ def test_a_backward_pass_costs_its_products() -> None:
     y = cell(z)
 
     def seconds(run: Callable[[], Any]) -> float:
-        begin = time.perf_counter()
+        begin = time.process_time()
         run()
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
     def products() -> None:
+        g = v
         for _ in range(39):
-            torch.autograd.grad(y, z, v, retain_graph=True)
-        torch.autograd.grad(y, list(layer.parameters()), v, retain_graph=True)
+            g = v + torch.autograd.grad(y, z, g, retain_graph=True)[0]
+        torch.autograd.grad(y, list(layer.parameters()), g, retain_graph=True)
 
     def whole() -> None:
         torch.autograd.grad(sol.value, list(layer.parameters()), v, retain_graph=True)
 
-    ratio = min(seconds(whole) / seconds(products) for _ in range(12))
-    assert ratio <= 1.1
+    rounds = [(seconds(whole), seconds(products)) for _ in range(24)]
+    ours, theirs = map(min, zip(*rounds, strict=True))
+    assert ours <= 1.1 * theirs

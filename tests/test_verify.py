@@ -11,6 +11,8 @@ import pytest
 from fpicore.verify.frameworks import installed
 from fpicore.verify.problem import FRAMEWORKS
 
+from .compilers import optimised
+
 pytest.importorskip("rich", reason="the extra cli is not installed")
 
 PROBLEM = """\
@@ -65,6 +67,7 @@ def verify(*arguments: str, folder: Path | None = None) -> subprocess.CompletedP
         text=True,
         check=False,
         cwd=folder,
+        env=optimised(),
     )
 
 

@@ -1,0 +1,38 @@
+"""XLA without its optimiser: most of a test's time in JAX and TensorFlow is compilation.
+
+The programs, and what is asked of them, are the same; LLVM is told not to polish machine code that
+runs once. Commands that a test runs as a user does, ``fpicore verify`` and the README, keep the
+optimiser. XLA_FLAGS in the environment, even empty, are left as they are:
+``XLA_FLAGS= make test`` runs everything optimised.
+"""
+
+import os
+from pathlib import Path
+
+from fpicore.verify.frameworks import version
+
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+EMITTERS = "--xla_cpu_use_fusion_emitters=false"
+"""Halves what is left; versions differ in whether they have it, and end the process if not."""
+CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
+
+
+def quicken() -> None:
+    """Set XLA_FLAGS for this process and its children, unless they are set."""
+    if "XLA_FLAGS" not in os.environ:
+        os.environ["XLA_FLAGS"] = f"{QUICK} {EMITTERS}" if _constrained() else QUICK
+
+
+def optimised() -> dict[str, str]:
+    """The environment of a user's command."""
+    kept = dict(os.environ)
+    if kept.get("XLA_FLAGS", "").startswith(QUICK):
+        del kept["XLA_FLAGS"]
+    return kept
+
+
+def _constrained() -> bool:
+    """Whether the frameworks with XLA are of the versions in constraints.txt."""
+    pinned = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
+    found = {name: version(name) for name in ("jaxlib", "tensorflow")}
+    return all(f"{name}=={found[name]}" in pinned for name in found if found[name])
