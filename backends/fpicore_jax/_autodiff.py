@@ -34,7 +34,7 @@ class Closed(NamedTuple):
     """Of (constants, z)."""
     constants: list[Any]
     axes: Axes
-    """Of a mesh, along which z varies once f was applied to it."""
+    """Of a mesh, along which z varies once f was applied to it, and f(z) in any case."""
 
 
 def close(f: Callable[[Leaves], Leaves], z: Leaves) -> Closed:
@@ -48,7 +48,7 @@ def close(f: Callable[[Leaves], Leaves], z: Leaves) -> Closed:
 
     def explicit(constants: list[Any], z: Leaves) -> Leaves:
         call = jax_core.jaxpr_as_fun(jax_core.ClosedJaxpr(closed.jaxpr, constants))
-        return tuple(call(*z))
+        return tuple(vary(leaf, axes) for leaf in call(*z))
 
     return Closed(explicit, list(closed.consts), axes)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.core import Tracer
 
-from fpicore import Leaves, Process
+from fpicore import Process
 
 from ._varying import Axes, vary
 
@@ -153,7 +153,7 @@ class JaxOps:
         if self.staged:
             return lax.while_loop(
                 partial(self._goes_on, process),
-                lambda c: process.update(self, c, self._alike(f(c.z))),
+                lambda c: process.update(self, c, f(c.z)),
                 carry,
             )
         while _active(self, process, carry):
@@ -168,9 +168,6 @@ class JaxOps:
         """All devices of a shard_map until the last: f and derivatives may hold collectives."""
         active = process.active(self, carry)
         return lax.pmax(active.astype(jnp.int32), self.axes) > 0 if self.axes else active
-
-    def _alike(self, leaves: Leaves) -> Leaves:
-        return tuple(vary(leaf, self.axes) for leaf in leaves)
 
     def _inner(self, a: Array) -> tuple[int, ...]:
         return tuple(range(self.batch_ndim, a.ndim))
@@ -237,7 +234,7 @@ class JaxRecordedOps(JaxOps):
 
         def step(c: Any, _: None) -> Any:
             def update(c: Any) -> Any:
-                return process.update(self, c, self._alike(f(c.z)))
+                return process.update(self, c, f(c.z))
 
             return lax.cond(self._goes_on(process, c), update, lambda c: c, c), None
 
