@@ -23,6 +23,7 @@ from jax.interpreters import ad, batching, mlir
 
 from fpicore import AbstractPullBack, DerivativeError, Forward, Leaves, Result, Results, Stats
 
+from ._lanes import anywhere, only_mapped
 from ._ops import JaxOps
 
 Operands = tuple[Any, ...]
@@ -114,7 +115,7 @@ class Equation:
 
     def solve(self, staged: bool, *operands: Any) -> Leaves:
         """u."""
-        run = partial(self._solve, staged or bool(self.lanes))
+        run = partial(self._solve, staged)
         for lane in self.lanes:
             run = lane.over(run)
         return run(*operands)
@@ -187,11 +188,12 @@ def conclude(adjoint: AbstractPullBack, results: Results, stats: Stats) -> None:
     elif adjoint.callback is not None:
         jax.debug.callback(adjoint.conclude, results, stats)
     elif adjoint.on_failure != "ignore":
-        lax.cond(
-            jnp.any((codes != Result.CONVERGED) & (codes != Result.TRUNCATED)),
-            lambda: jax.debug.callback(adjoint.conclude, results, stats),
-            lambda: None,
-        )
+        failed = jnp.any((codes != Result.CONVERGED) & (codes != Result.TRUNCATED))
+        if not only_mapped():
+            tell = partial(jax.debug.callback, adjoint.conclude, results, stats)
+            lax.cond(failed, tell, lambda: None)
+        elif anywhere(failed):
+            jax.debug.callback(adjoint.conclude, results, stats)
 
 
 def _effects(adjoint: AbstractPullBack) -> Any:

@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from fpicore import Process
 
+from ._lanes import anywhere, only_mapped
 from ._varying import Axes, vary
 
 _EXACT = lax.Precision.HIGHEST
@@ -142,13 +143,16 @@ class JaxOps:
         """lax.cond under a trace: outside of it every call would compile its branches anew."""
         if not isinstance(predicate, Tracer):
             return true() if predicate else false()
+        if only_mapped() and not anywhere(~predicate):
+            return true()
         return lax.cond(predicate, true, false)
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
         """lax.while_loop under a trace; else Python's while around a compiled update.
 
         An un-jitted call would compile a staged loop anew each time, because f is new to it; the
-        update without f is compiled once for each solver and state shape.
+        update without f is compiled once for each solver and state shape. Under an un-jitted vmap
+        a lane that has stopped stands still until the last has.
         """
         if self.staged:
             return lax.while_loop(
@@ -156,8 +160,11 @@ class JaxOps:
                 lambda c: process.update(self, c, f(c.z)),
                 carry,
             )
-        while _active(self, process, carry):
-            carry = _update(self, process, carry, f(carry.z))
+        going = _active(self, process, carry)
+        while anywhere(going):
+            update = _update_lane if isinstance(going, Tracer) else _update
+            carry = update(self, process, carry, f(carry.z))
+            going = _active(self, process, carry)
         return carry
 
     def report(self, number: Array, integer: bool = False) -> Array:
@@ -256,3 +263,9 @@ def _active(ops: JaxOps, process: Process, carry: Any) -> Array:
 @partial(jax.jit, static_argnums=(0, 1))
 def _update(ops: JaxOps, process: Process, carry: Any, f: Any) -> Any:
     return process.update(ops, carry, f)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _update_lane(ops: JaxOps, process: Process, carry: Any, f: Any) -> Any:
+    going, moved = process.active(ops, carry), process.update(ops, carry, f)
+    return jax.tree.map(lambda new, old: jnp.where(going, new, old), moved, carry)
