@@ -53,8 +53,8 @@ def coupled(w: Any, x: Any) -> Any:
     ).value
 
 
-def gradient(function: Callable[..., Any]) -> Any:
-    return jax.grad(lambda w, x: (function(w, x) ** 2).sum())
+def gradient(function: Callable[..., Any], of: int | tuple[int, ...] = 0) -> Any:
+    return jax.grad(lambda w, x: (function(w, x) ** 2).sum(), argnums=of)
 
 
 def error(found: Any, wanted: Any) -> float:
@@ -80,6 +80,16 @@ def cases() -> dict[str, Any]:
     def with_options(**options: Any) -> list[float]:
         return compare(split(lambda w, x: layer(w, x, **options)))
 
+    def reversible() -> list[float]:
+        """Against the same strategy on one device, of which it is the exact gradient."""
+        options = {"adjoint": fpi.Reversible(on_failure="ignore")}
+        alone = lambda w, x: layer(w, x, **options)  # noqa: E731
+        both = [
+            jax.jit(lambda w, x, f=f: (f(w, x), gradient(f, (0, 1))(w, x)))(w, x)
+            for f in (split(alone), alone)
+        ]
+        return [error(*pair) for pair in zip(*map(jax.tree.leaves, both), strict=True)]
+
     def gradient_inside() -> list[float]:
         """The derivative sums over the devices at each recorded step."""
 
@@ -101,6 +111,7 @@ def cases() -> dict[str, Any]:
         "broyden": lambda: with_options(solver=fpi.Broyden()),
         "reuse": lambda: with_options(adjoint=fpi.Implicit(reuse=True)),
         "columns": lambda: compare(split(columns, P(None, "d"), WHOLE, WHOLE)),
+        "reversible": reversible,
         "unrolled": gradient_inside,
         "coupled": refusal,
         "named": lambda: named_sharding(w, x, wanted),

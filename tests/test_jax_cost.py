@@ -59,6 +59,51 @@ def test_second_unjitted_gradient_compiles_nothing(caplog: pytest.LogCaptureFixt
     assert taken < 0.5  # it took as long as a compilation before; a few hundredths on a free core
 
 
+def along(scale: Any) -> Any:
+    """Six numbers of z*, as a function of one or of two."""
+    data = jnp.asarray(DATA[:4, :3])
+    return fpi.fixed_point(
+        lambda z: 0.5 * jnp.tanh(z + jnp.sum(scale) * data), jnp.zeros((4, 3)), batch_ndim=1,
+        solver=fpi.Picard(), adjoint=fpi.Implicit(fallback=None),
+    ).value[::2]  # fmt: skip
+
+
+MAPPED = {
+    "vmap": lambda t: jax.vmap(along)(t),
+    "gradient of vmap": jax.grad(lambda t: jax.vmap(along)(t).sum()),
+    "jacrev": jax.jacrev(along),
+    "hessian": jax.hessian(lambda t: along(t).sum()),
+}
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_second_unjitted_call_of_a_map_compiles_nothing(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And gives what the compiled one gives, though its loops run in Python."""
+    theta, other = jnp.array([0.3, 0.1]), jnp.array([0.9, 0.0])
+    MAPPED[name](theta)
+    with jax.log_compiles(True), caplog.at_level("WARNING", logger="jax"):
+        found = MAPPED[name](other)
+    assert not [r for r in caplog.records if "XLA compilation" in r.getMessage()]
+    np.testing.assert_allclose(found, jax.jit(MAPPED[name])(other), rtol=1e-12, atol=1e-15)
+
+
+def test_unjitted_lanes_end_as_compiled_ones() -> None:
+    """At once, after some steps, never; and each counts its own."""
+
+    def solve(theta: Any) -> Any:
+        return fpi.fixed_point(
+            lambda z: theta * z + 1.0, jnp.zeros(2), solver=fpi.Picard(), max_steps=30,
+            on_failure="ignore",
+        )  # fmt: skip
+
+    thetas = jnp.array([0.0, 0.5, jnp.nan, 2.0])
+    found, wanted = jax.vmap(solve)(thetas), jax.jit(jax.vmap(solve))(thetas)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
 @pytest.mark.parametrize("adjoint", [None, fpi.Implicit(fallback=fpi.Anderson())])
 def test_compiled_gradient_evaluates_f_in_the_loop_and_once_more(adjoint: Any) -> None:
     """One tanh in the forward loop, one for the linearisation; a fallback has products alone."""

@@ -31,7 +31,10 @@ def outcome() -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("case", ["anderson", "broyden", "reuse", "columns", "unrolled", "pmap"])
+CASES = ["anderson", "broyden", "reuse", "columns", "reversible", "unrolled", "pmap"]
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients_of_split_solves(outcome: dict[str, Any], case: str) -> None:
     """shard_map over the batch, and over the columns of the weight with a sum inside f."""
     assert max(outcome[case]) < 1e-8

@@ -203,21 +203,3 @@ def test_flax_module_that_changes_itself_is_refused(kind: str) -> None:
         fpi.fixed_point(f, start)
     module.eval()
     assert bool(fpi.fixed_point(f, start).converged)
-
-
-def test_a_function_without_forward_mode_is_refused() -> None:
-    """The adjoint equation needs products with J; the iteration itself does not."""
-
-    @jax.custom_vjp
-    def squash(a: Any) -> Any:
-        return jnp.tanh(a)
-
-    squash.defvjp(lambda a: (jnp.tanh(a), jnp.tanh(a)), lambda t, g: ((1.0 - t * t) * g,))
-
-    def loss(x: Any, adjoint: Any) -> Any:
-        sol = fpi.fixed_point(lambda z: squash(0.3 * z + x), jnp.zeros(3), adjoint=adjoint)
-        return sol.value.sum()
-
-    with pytest.raises(fpi.DerivativeError, match=r"jax\.custom_vjp.*jax\.custom_jvp"):
-        jax.grad(loss)(jnp.ones(3), fpi.Implicit())
-    assert jnp.isfinite(jax.grad(loss)(jnp.ones(3), fpi.Unrolled())).all()

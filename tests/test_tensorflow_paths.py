@@ -144,18 +144,26 @@ def test_tape_within_a_vectorized_map() -> None:
     np.testing.assert_allclose(found, row_jacobians().sum(axis=1), rtol=1e-8)
 
 
-def test_tape_around_a_vectorized_map_is_refused() -> None:
+@pytest.mark.parametrize("adjoint", [fpi.Implicit(), fpi.OneStep(), fpi.Unrolled(checkpoint=3)])
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_tape_around_a_vectorized_map_is_refused(mode: str, adjoint: Any) -> None:
     """TensorFlow rewrites the graph and drops every custom gradient; it must not become zero."""
-    x = tf.constant(ROWS)
 
-    def slope() -> Any:
+    def solve(x: Any) -> Any:
+        return fpi.fixed_point(
+            lambda z: 0.5 * tf.sin(z) + x, tf.zeros_like(x), adjoint=adjoint, max_steps=12,
+            solver=fpi.Picard(), on_failure="ignore",
+        ).value  # fmt: skip
+
+    def slope(x: Any) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(x)
-            z = tf.vectorized_map(lambda row: coupled(row[None])[0], x)
+            z = tf.vectorized_map(solve, x)
         return tape.gradient(z, x)
 
+    run = slope if mode == "eager" else tf.function(slope, autograph=False)
     with pytest.raises(LookupError, match="custom_gradient of fpicore"):
-        slope()
+        run(tf.constant(ROWS))
 
 
 def test_embedding_in_the_map() -> None:

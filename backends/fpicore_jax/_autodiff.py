@@ -9,8 +9,7 @@ conversion traces a function object made for the call: JAX caches traces by func
 and a cached one would hold the constants of an earlier call.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,9 +19,10 @@ import jax.numpy as jnp
 from jax.extend import core as jax_core
 from jax.interpreters import ad, batching, mlir
 
-from fpicore import AbstractPullBack, DerivativeError, Forward, Iteration, Leaves, MapError
+from fpicore import AbstractPullBack, Forward, Iteration, Leaves, MapError
 
 from ._linear import Lane, Product, solve_linear, to_front
+from ._one_way import known_by_transpose, lacks_forward_mode, transposed_over
 from ._ops import JaxOps
 from ._varying import Axes, axes_of, check_local, vary
 
@@ -34,7 +34,7 @@ class Closed(NamedTuple):
     """Of (constants, z)."""
     constants: list[Any]
     axes: Axes
-    """Of a mesh, along which z varies once f was applied to it."""
+    """Of a mesh, along which z varies once f was applied to it, and f(z) in any case."""
 
 
 def close(f: Callable[[Leaves], Leaves], z: Leaves) -> Closed:
@@ -48,7 +48,7 @@ def close(f: Callable[[Leaves], Leaves], z: Leaves) -> Closed:
 
     def explicit(constants: list[Any], z: Leaves) -> Leaves:
         call = jax_core.jaxpr_as_fun(jax_core.ClosedJaxpr(closed.jaxpr, constants))
-        return tuple(call(*z))
+        return tuple(vary(leaf, axes) for leaf in call(*z))
 
     return Closed(explicit, list(closed.consts), axes)
 
@@ -89,40 +89,37 @@ class _Rule:
 
         ``moving`` are the constants with a tangent, and their tangents the last operands.
         """
+        at, values, z, forward, dots = self._parts(moving, operands)
+        _, push = jax.linearize(at, values, z)
+        # Each product is a derivative of the common one: JAX drops what the other argument moves.
+        still, rest = (tuple(jnp.zeros_like(x) for x in xs) for xs in (values, z))
+        _, right = jax.jvp(lambda c: push(c, rest), (still,), (dots,))
+        _, jvp = jax.linearize(lambda u: push(still, u), rest)
+        right = tuple(vary(leaf, self.ops.axes) for leaf in right)
+        product = Product(jvp, z)
+        return solve_linear(product, right, self.adjoint, forward, self.ops, (*z, *values))
+
+    def cotangent(self, moving: tuple[int, ...], *operands: Any) -> Leaves:
+        """(∂f/∂c)ᵀ g with g = Jᵀg + v, where v are the last operands: f is only pulled back."""
+        at, values, z, forward, v = self._parts(moving, operands)
+        _, pull = jax.vjp(partial(at, values), z)
+        product = Product(lambda g: pull(g)[0], z, tangent=False)
+        g = solve_linear(product, v, self.adjoint, forward, self.ops, (*z, *values))
+        return jax.vjp(lambda c: at(c, z), values)[1](g)[0]
+
+    def _parts(self, moving: tuple[int, ...], operands: Leaves) -> Any:
+        """f of what moves and of z, the two, the forward solve, and the operands that are left."""
         z, operands = operands[: self.size], operands[self.size :]
         constants, operands = operands[: self.count], operands[self.count :]
-        split = len(operands) - len(moving)
-        memory = jax.tree.unflatten(self.memory, operands[:split])
+        length = self.memory.num_leaves
+        memory = jax.tree.unflatten(self.memory, operands[:length])
 
         def at(values: tuple[Any, ...], z: Leaves) -> Leaves:
             moved = dict(zip(moving, values, strict=True))
             return self.f([moved.get(i, c) for i, c in enumerate(constants)], z)
 
         values = tuple(constants[i] for i in moving)
-        _, push = jax.linearize(at, values, z)
-        # Each product is a derivative of the common one: JAX drops what the other argument moves.
-        still, rest = (tuple(jnp.zeros_like(x) for x in xs) for xs in (values, z))
-        with _custom_vjp_named():
-            _, right = jax.jvp(lambda c: push(c, rest), (still,), (operands[split:],))
-            _, jvp = jax.linearize(lambda u: push(still, u), rest)
-        right = tuple(vary(leaf, self.ops.axes) for leaf in right)
-        forward = Forward(self.iteration, memory)
-        return solve_linear(Product(jvp, z), right, self.adjoint, forward, self.ops, (*z, *values))
-
-
-@contextmanager
-def _custom_vjp_named() -> Iterator[None]:
-    """Say what JAX's error about a function without forward mode is about."""
-    try:
-        yield
-    except NotImplementedError as error:
-        if "custom_lin" not in str(error):
-            raise
-        raise DerivativeError(
-            "expected f to have derivatives in forward mode, of which the adjoint equation is "
-            "built, received one that uses a jax.custom_vjp function; define that by "
-            "jax.custom_jvp, or use adjoint=Unrolled() or Reversible()"
-        ) from error
+        return at, values, z, Forward(self.iteration, memory), operands[length:]
 
 
 def attach(
@@ -149,10 +146,20 @@ def _jvp(primals: Any, tangents: Any, *, rule: _Rule) -> Any:
     moving = tuple(i for i in given if type(tangents[i]) is not ad.Zero)
     if not moving:
         return z, [ad.Zero(jax.typeof(leaf).to_tangent_aval()) for leaf in z]
-    run = partial(rule.tangent, tuple(i - rule.size for i in moving))
+    among = tuple(i - rule.size for i in moving)
+    run = partial(rule.tangent, among)
     for lane in rule.lanes:
         run = replace(lane, axes=(*lane.axes, *[lane.axes[i] for i in moving])).over(run)
-    return z, run(*z, *primals[rule.size :], *[tangents[i] for i in moving])
+    operands = (*z, *primals[rule.size :], *[tangents[i] for i in moving])
+    try:
+        return z, run(*operands)
+    except NotImplementedError as error:
+        if not lacks_forward_mode(error):
+            raise
+    pull = partial(rule.cotangent, among)
+    for lane in rule.lanes:
+        pull = transposed_over(lane, pull, moving, rule.size)
+    return z, known_by_transpose(pull, operands, len(primals), rule.size)
 
 
 def _batch(axis: Any, operands: Any, dims: Any, *, rule: _Rule) -> Any:

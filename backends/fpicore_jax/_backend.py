@@ -27,6 +27,7 @@ from fpicore import (
 
 from ._autodiff import attach, close
 from ._jacobian import JaxLinear
+from ._lanes import only_mapped
 from ._ops import JaxOps, JaxRecordedOps
 from ._reversed import reversed_solve
 from ._varying import Axes, vary
@@ -85,10 +86,11 @@ class JaxBackend:
         f, constants, axes = close(problem.map, problem.leaves)
         start = tuple(vary(lax.stop_gradient(leaf), axes) for leaf in problem.leaves)
         frozen = lax.stop_gradient(constants)
-        staged = any(isinstance(x, Tracer) for x in (*start, *frozen))
+        traced = any(isinstance(x, Tracer) for x in (*start, *frozen))
+        staged = traced and not only_mapped()
         ops = self.ops(start, problem.batch_ndim, staged, axes)
         # What is concrete need not pass through the derivative that may be recorded around it.
-        with nullcontext() if staged else eval_context():
+        with nullcontext() if traced else eval_context():
             z, results, stats, memory = iteration.run(ops, partial(f, frozen), start)
         z = lax.stop_gradient(z)
         forward = adjoint.forward(iteration, lax.stop_gradient(memory))

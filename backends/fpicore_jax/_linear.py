@@ -23,6 +23,7 @@ from jax.interpreters import ad, batching, mlir
 
 from fpicore import AbstractPullBack, DerivativeError, Forward, Leaves, Result, Results, Stats
 
+from ._lanes import anywhere, only_mapped
 from ._ops import JaxOps
 
 Operands = tuple[Any, ...]
@@ -31,26 +32,28 @@ Operands = tuple[Any, ...]
 class Product:
     """u ↦ Ju with its residuals as arguments, and the same with Jᵀ once it is asked for."""
 
-    def __init__(self, jvp: Callable[[Leaves], Leaves], z: Leaves) -> None:
-        """Convert a linear function of leaves like z."""
-        closed = jax.make_jaxpr(lambda *u: jvp(u))(*z)
-        self.residuals = tuple(closed.consts)
+    def __init__(self, apply: Callable[[Leaves], Leaves], z: Leaves, tangent: bool = True) -> None:
+        """Convert a linear function of leaves like z: J or, unless ``tangent``, Jᵀ."""
+        closed = jax.make_jaxpr(lambda *u: apply(u))(*z)
+        self.residuals, self.tangent = tuple(closed.consts), tangent
         self._jaxpr, self._like = closed.jaxpr, [jax.typeof(leaf) for leaf in z]
         self._kinds = [jax.typeof(residual) for residual in self.residuals]
 
-    def forward(self, residuals: Operands, u: Leaves) -> Leaves:
-        """Ju."""
+    def by(self, tangent: bool) -> Callable[[Operands, Leaves], Leaves]:
+        """(residuals, u) ↦ Ju or, unless ``tangent``, Jᵀu."""
+        return self._direct if tangent == self.tangent else self._turned
+
+    def _direct(self, residuals: Operands, u: Leaves) -> Leaves:
         return _call(self._jaxpr, residuals, u)
 
-    def transposed(self, residuals: Operands, v: Leaves) -> Leaves:
-        """Jᵀv."""
+    def _turned(self, residuals: Operands, v: Leaves) -> Leaves:
         return _call(self._transposed, (), (*residuals, *v))
 
     @cached_property
     def _transposed(self) -> Any:
         def pull(*operands: Any) -> Leaves:
             residuals, v = _split(operands, len(self._kinds))
-            return jax.linear_transpose(partial(self.forward, residuals), v)(v)[0]
+            return jax.linear_transpose(partial(self._direct, residuals), v)(v)[0]
 
         return jax.make_jaxpr(pull)(*self._kinds, *self._like).jaxpr
 
@@ -100,7 +103,7 @@ class Equation:
     ops: JaxOps
     sizes: tuple[int, int, int]
     """Of the residuals, of the memory, and of what the derivative of the answer depends on."""
-    tangent: bool = True
+    tangent: bool
     """With J, or with Jᵀ."""
     lanes: tuple[Lane, ...] = ()
     """From the innermost vmap outwards."""
@@ -112,7 +115,7 @@ class Equation:
 
     def solve(self, staged: bool, *operands: Any) -> Leaves:
         """u."""
-        run = partial(self._solve, staged or bool(self.lanes))
+        run = partial(self._solve, staged)
         for lane in self.lanes:
             run = lane.over(run)
         return run(*operands)
@@ -127,7 +130,7 @@ class Equation:
     def _solve(self, staged: bool, *operands: Any) -> Leaves:
         residuals, memory = operands[: self.sizes[0]], operands[self.sizes[0] :]
         memory = jax.tree.unflatten(self.forward.memory, memory[: self.sizes[1]])
-        product = self.product.forward if self.tangent else self.product.transposed
+        product = self.product.by(self.tangent)
         u, results, stats = self.adjoint.pull_back(
             replace(self.ops, staged=staged),
             partial(product, residuals),
@@ -139,7 +142,7 @@ class Equation:
         return u
 
     def _apply(self, *operands: Any) -> Leaves:
-        product = self.product.forward if self.tangent else self.product.transposed
+        product = self.product.by(self.tangent)
         return product(operands[: self.sizes[0]], operands[self.given :])
 
 
@@ -153,7 +156,7 @@ def solve_linear(
 ) -> Leaves:
     """u = Ju + v by the strategy, differentiable in v and, if the strategy is exact, in J.
 
-    ``anchors`` are the tensors that J is a function of.
+    With Jᵀ if that is what ``product`` was made of. ``anchors`` are the tensors that J depends on.
     """
     memory, structure = jax.tree.flatten(forward.memory)
     sources = () if adjoint.exact else anchors  # an inexact u does not stand for its derivative
@@ -164,6 +167,7 @@ def solve_linear(
         forward._replace(memory=structure),
         ops,
         (len(product.residuals), len(memory), len(sources)),
+        product.tangent,
     )
     return tuple(_linear_p.bind(*given, *v, equation=equation))
 
@@ -184,11 +188,12 @@ def conclude(adjoint: AbstractPullBack, results: Results, stats: Stats) -> None:
     elif adjoint.callback is not None:
         jax.debug.callback(adjoint.conclude, results, stats)
     elif adjoint.on_failure != "ignore":
-        lax.cond(
-            jnp.any((codes != Result.CONVERGED) & (codes != Result.TRUNCATED)),
-            lambda: jax.debug.callback(adjoint.conclude, results, stats),
-            lambda: None,
-        )
+        failed = jnp.any((codes != Result.CONVERGED) & (codes != Result.TRUNCATED))
+        if not only_mapped():
+            tell = partial(jax.debug.callback, adjoint.conclude, results, stats)
+            lax.cond(failed, tell, lambda: None)
+        elif anywhere(failed):
+            jax.debug.callback(adjoint.conclude, results, stats)
 
 
 def _effects(adjoint: AbstractPullBack) -> Any:

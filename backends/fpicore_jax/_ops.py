@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.core import Tracer
 
-from fpicore import Leaves, Process
+from fpicore import Process
 
+from ._lanes import anywhere, only_mapped
 from ._varying import Axes, vary
 
 _EXACT = lax.Precision.HIGHEST
@@ -140,22 +141,28 @@ class JaxOps:
         """lax.cond under a trace: outside of it every call would compile its branches anew."""
         if not isinstance(predicate, Tracer):
             return true() if predicate else false()
+        if only_mapped() and not anywhere(~predicate):
+            return true()
         return lax.cond(predicate, true, false)
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
         """lax.while_loop under a trace; else Python's while around a compiled update.
 
         An un-jitted call would compile a staged loop anew each time, because f is new to it; the
-        update without f is compiled once for each solver and state shape.
+        update without f is compiled once for each solver and state shape. Under an un-jitted vmap
+        a lane that has stopped stands still until the last has.
         """
         if self.staged:
             return lax.while_loop(
                 partial(self._goes_on, process),
-                lambda c: process.update(self, c, self._alike(f(c.z))),
+                lambda c: process.update(self, c, f(c.z)),
                 carry,
             )
-        while _active(self, process, carry):
-            carry = _update(self, process, carry, f(carry.z))
+        going = _active(self, process, carry)
+        while anywhere(going):
+            update = _update_lane if isinstance(going, Tracer) else _update
+            carry = update(self, process, carry, f(carry.z))
+            going = _active(self, process, carry)
         return carry
 
     def report(self, number: Array, integer: bool = False) -> Array:
@@ -166,9 +173,6 @@ class JaxOps:
         """All devices of a shard_map until the last: f and derivatives may hold collectives."""
         active = process.active(self, carry)
         return lax.pmax(active.astype(jnp.int32), self.axes) > 0 if self.axes else active
-
-    def _alike(self, leaves: Leaves) -> Leaves:
-        return tuple(vary(leaf, self.axes) for leaf in leaves)
 
     def _inner(self, a: Array) -> tuple[int, ...]:
         return tuple(range(self.batch_ndim, a.ndim))
@@ -235,7 +239,7 @@ class JaxRecordedOps(JaxOps):
 
         def step(c: Any, _: None) -> Any:
             def update(c: Any) -> Any:
-                return process.update(self, c, self._alike(f(c.z)))
+                return process.update(self, c, f(c.z))
 
             return lax.cond(self._goes_on(process, c), update, lambda c: c, c), None
 
@@ -257,3 +261,9 @@ def _active(ops: JaxOps, process: Process, carry: Any) -> Array:
 @partial(jax.jit, static_argnums=(0, 1))
 def _update(ops: JaxOps, process: Process, carry: Any, f: Any) -> Any:
     return process.update(ops, carry, f)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _update_lane(ops: JaxOps, process: Process, carry: Any, f: Any) -> Any:
+    going, moved = process.active(ops, carry), process.update(ops, carry, f)
+    return jax.tree.map(lambda new, old: jnp.where(going, new, old), moved, carry)

@@ -65,7 +65,7 @@ def node(solve: Solve, order: int, value: Leaves, outputs: Leaves, inputs: Leave
             g = guard(order - 1, order, linear_solve(solve, v, False), leaves)
             return (*g, *[a - b for a, b in zip(v, g, strict=True)])
 
-        return tuple(map(_constant, value)), pull_back
+        return tuple(map(constant, value, leaves)), pull_back
 
     return identity(*outputs, *inputs)
 
@@ -74,26 +74,28 @@ def exact_node(function: ImplicitFunction, outputs: Leaves) -> Leaves:
     """z*, as a function of f(z*) (outputs) and θ: v ↦ (g, a correction of higher order)."""
 
     @tf.custom_gradient
-    def identity(*_: Any) -> Any:
+    def identity(*leaves: Any) -> Any:
         def pull_back(*v: Any) -> Any:
             return (*linear_solve(function.solve, v, False), *function.correction(v))
 
-        return tuple(map(_constant, function.value)), pull_back
+        return tuple(map(constant, function.value, leaves)), pull_back
 
     return identity(*outputs, *function.sources.values())
 
 
-def _constant(leaf: Any) -> Any:
-    """A tensor whose own gradient is an error.
+def constant(leaf: Any, source: Any) -> Any:
+    """The leaf, with an error for a gradient with respect to the source, which is like it.
 
     The custom gradient stands in front of it. Where TensorFlow loses that on the way, as when
-    tf.vectorized_map rewrites the graph, the derivative would be zero without a word.
+    tf.vectorized_map rewrites the graph, the derivative would be zero without a word. A tape of
+    a graph passes by an operation that does not depend on anything it watches: hence the source.
     """
     reason = (
         "a tf.custom_gradient of fpicore was lost, as in a tape around tf.vectorized_map; put the "
         "tape into the mapped function, or pass the batch to fixed_point with batch_ndim=1"
     )
-    return tf.raw_ops.PreventGradient(input=tf.stop_gradient(leaf), message=reason)
+    tied = tf.where(tf.ones_like(source, tf.bool), tf.stop_gradient(leaf), source)
+    return tf.raw_ops.PreventGradient(input=tied, message=reason)
 
 
 def guard(depth: int, order: int, tensors: Leaves, anchors: Leaves) -> Leaves:

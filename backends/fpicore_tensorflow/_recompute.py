@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from fpicore import InputError, Iteration, Leaves, Ops, Process
 
-from ._autodiff import refuse_forward_mode
+from ._autodiff import constant, refuse_forward_mode
 from ._orders import check_same
 from ._sources import Map, Sources, gradient, has_derivative, sources_if_traceable
 
@@ -88,7 +88,8 @@ def _advance(ops: Any, segment: Process, f: Map, sources: Sources, carry: Any) -
             return full if variables is None else (full, [None] * len(variables))
 
         ran = run(tuple(map(tf.stop_gradient, inputs[: len(leaves)])), _cut_off(f))
-        return ran, pull_back
+        pairs = zip(ran, inputs[: len(leaves)], strict=True)
+        return tuple(constant(a, b) if has_derivative(a) else a for a, b in pairs), pull_back
 
     return tf.nest.pack_sequence_as(carry, list(advance(*leaves, *sources.values())))
 
