@@ -144,7 +144,11 @@ def test_tape_within_a_vectorized_map() -> None:
     np.testing.assert_allclose(found, row_jacobians().sum(axis=1), rtol=1e-8)
 
 
-@pytest.mark.parametrize("adjoint", [fpi.Implicit(), fpi.OneStep(), fpi.Unrolled(checkpoint=3)])
+@pytest.mark.parametrize(
+    "adjoint",
+    [fpi.Implicit(), fpi.OneStep(), fpi.Unrolled(3), fpi.Unrolled(20), fpi.Reversible()],
+    ids=str,
+)
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 def test_tape_around_a_vectorized_map_is_refused(mode: str, adjoint: Any) -> None:
     """TensorFlow rewrites the graph and drops every custom gradient; it must not become zero."""

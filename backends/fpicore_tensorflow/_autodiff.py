@@ -16,7 +16,7 @@ from tensorflow.python.eager import forwardprop_util  # pyright: ignore[reportMi
 from fpicore import DerivativeError, Leaves
 
 from ._orders import ImplicitFunction, Solve, linear_solve
-from ._sources import gradient
+from ._sources import gradient, has_derivative
 
 
 class Linearization:
@@ -65,7 +65,7 @@ def node(solve: Solve, order: int, value: Leaves, outputs: Leaves, inputs: Leave
             g = guard(order - 1, order, linear_solve(solve, v, False), leaves)
             return (*g, *[a - b for a, b in zip(v, g, strict=True)])
 
-        return tuple(map(constant, value, leaves)), pull_back
+        return tuple(constant(leaf, leaves) for leaf in value), pull_back
 
     return identity(*outputs, *inputs)
 
@@ -78,23 +78,26 @@ def exact_node(function: ImplicitFunction, outputs: Leaves) -> Leaves:
         def pull_back(*v: Any) -> Any:
             return (*linear_solve(function.solve, v, False), *function.correction(v))
 
-        return tuple(map(constant, function.value, leaves)), pull_back
+        return tuple(constant(leaf, leaves) for leaf in function.value), pull_back
 
     return identity(*outputs, *function.sources.values())
 
 
-def constant(leaf: Any, source: Any) -> Any:
-    """The leaf, with an error for a gradient with respect to the source, which is like it.
+def constant(leaf: Any, inputs: Leaves) -> Any:
+    """The leaf, with an error for a gradient with respect to any of the inputs.
 
     The custom gradient stands in front of it. Where TensorFlow loses that on the way, as when
     tf.vectorized_map rewrites the graph, the derivative would be zero without a word. A tape of
-    a graph passes by an operation that does not depend on anything it watches: hence the source.
+    a graph passes by an operation that does not depend on anything it watches: hence the inputs,
+    an entry of each, in a place that is never read.
     """
     reason = (
         "a tf.custom_gradient of fpicore was lost, as in a tape around tf.vectorized_map; put the "
         "tape into the mapped function, or pass the batch to fixed_point with batch_ndim=1"
     )
-    tied = tf.where(tf.ones_like(source, tf.bool), tf.stop_gradient(leaf), source)
+    heads = [tf.reshape(x, [-1])[:1] for x in inputs if has_derivative(x)]
+    unread = sum([tf.cast(tf.reduce_sum(tf.math.real(x)), leaf.dtype) for x in heads])
+    tied = tf.where(tf.ones_like(leaf, tf.bool), tf.stop_gradient(leaf), unread)
     return tf.raw_ops.PreventGradient(input=tied, message=reason)
 
 

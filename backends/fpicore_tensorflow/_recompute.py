@@ -88,8 +88,7 @@ def _advance(ops: Any, segment: Process, f: Map, sources: Sources, carry: Any) -
             return full if variables is None else (full, [None] * len(variables))
 
         ran = run(tuple(map(tf.stop_gradient, inputs[: len(leaves)])), _cut_off(f))
-        pairs = zip(ran, inputs[: len(leaves)], strict=True)
-        return tuple(constant(a, b) if has_derivative(a) else a for a, b in pairs), pull_back
+        return tuple(constant(x, inputs) if has_derivative(x) else x for x in ran), pull_back
 
     return tf.nest.pack_sequence_as(carry, list(advance(*leaves, *sources.values())))
 
