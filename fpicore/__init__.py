@@ -2,7 +2,8 @@
 
 Import a backend to use it: ``fpicore_numpy``, ``fpicore_torch``, ``fpicore_jax`` or
 ``fpicore_tensorflow``; each exposes the names below and ``fixed_point``, ``adjoint_solve``,
-``implicit``, ``custom_fixed_point``, ``jacobian_penalty`` and ``spectral_radius``.
+``implicit``, ``custom_fixed_point``, ``jacobian_penalty``, ``spectral_radius``, and the maps
+``gradient_step``, ``proximal_step``, ``projected_step`` and ``damped``.
 """
 
 from ._adjoint import AbstractAdjoint, AbstractPullBack, Forward
