@@ -28,6 +28,7 @@ from ._solution import Backward, Result, Results, Solution, Stats
 from ._solver import AbstractLinearSolver, AbstractSolver, Expansion, Point
 from ._tree import Leaves, flatten, flatten_like, map_leaves
 from .adjoints import Implicit, Neumann, OneStep, Phantom, Reversible, Unrolled
+from .layers import LayerOptions, LayerReport, activation_of, check_block, report_of, warm
 from .solvers import GMRES, Anderson, Broyden, Picard
 
 __all__ = [
@@ -52,6 +53,8 @@ __all__ = [
     "Implicit",
     "InputError",
     "Iteration",
+    "LayerOptions",
+    "LayerReport",
     "Leaves",
     "Linear",
     "MapError",
@@ -74,13 +77,17 @@ __all__ = [
     "Stats",
     "Unrolled",
     "accumulation_eps",
+    "activation_of",
     "bind",
+    "check_block",
     "flatten",
     "flatten_like",
     "map_leaves",
     "outcome",
     "precision_of",
     "report_failure",
+    "report_of",
+    "warm",
 ]
 
 __version__ = "0.1.0"

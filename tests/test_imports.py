@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "_implicit": ENTRY,
     "_arnoldi": LOOP,
     "_diagnostics": ENTRY | {"_arnoldi"},
+    "layers": ENTRY | {"solvers"},
     "maps": STATE | {"_tree", "_snapshot", "_backend"},
     "_bind": LOOP
     | {"_backend", "_fixed_point", "_adjoint_solve", "_implicit", "_diagnostics", "maps"},

@@ -28,3 +28,5 @@ gradient_step = _functions.gradient_step
 proximal_step = _functions.proximal_step
 projected_step = _functions.projected_step
 damped = _functions.damped
+
+from . import nn as nn  # noqa: E402  (the layers are made of the functions above)
