@@ -87,7 +87,9 @@ class LayerOptions:
         names = [f.name for f in fields(self) if f.name not in ("z0", "warm_start")]
         return {name: getattr(self, name) for name in names}
 
-    def start_shape(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def start_shape(
+        self, inputs: tuple[Any, ...], shape_of: Callable[[Any], Any] = lambda x: x.shape
+    ) -> tuple[Any, ...]:
         """The shape of the zeros to start from; not where z0 is a function.
 
         Raises:
@@ -100,7 +102,7 @@ class LayerOptions:
                 f"takes; received {describe(first) if inputs else 'no input'}. Pass z0=function "
                 "of the inputs"
             )
-        shape = tuple(first.shape)  # type: ignore[union-attr]
+        shape = tuple(shape_of(first))
         return shape if self.z0 is None else (*shape[: self.batch_ndim], *self.z0)
 
     def config(self) -> dict[str, Any]:
@@ -115,14 +117,21 @@ class LayerOptions:
         return found
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The options again.
+    def split(cls, options: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
+        """The options of a solve, and what is left."""
+        names = {f.name for f in fields(cls)}
+        mine = {name: value for name, value in options.items() if name in names}
+        return cls(**mine), {k: v for k, v in options.items() if k not in names}
+
+    @staticmethod
+    def restore(config: Mapping[str, Any]) -> dict[str, Any]:
+        """What `config` gave, and whatever else is in it, with the strategies made again.
 
         Raises:
             InputError: a strategy is unknown in this process.
         """
         parts = {name: strategy_from_config(config.get(name)) for name in ("solver", "adjoint")}
-        return cls(**{**config, **parts})
+        return {**config, **parts}
 
 
 def warm(backend: Backend, kept: Any, start: Any) -> Any:
