@@ -28,7 +28,16 @@ from ._solution import Backward, Result, Results, Solution, Stats
 from ._solver import AbstractLinearSolver, AbstractSolver, Expansion, Point
 from ._tree import Leaves, flatten, flatten_like, map_leaves
 from .adjoints import Implicit, Neumann, OneStep, Phantom, Reversible, Unrolled
-from .layers import LayerOptions, LayerReport, activation_of, check_block, report_of, warm
+from .layers import (
+    LayerOptions,
+    LayerReport,
+    LayerSummary,
+    activation_of,
+    check_block,
+    report_of,
+    summarize,
+    warm,
+)
 from .solvers import GMRES, Anderson, Broyden, Picard
 
 __all__ = [
@@ -55,6 +64,7 @@ __all__ = [
     "Iteration",
     "LayerOptions",
     "LayerReport",
+    "LayerSummary",
     "Leaves",
     "Linear",
     "MapError",
@@ -87,6 +97,7 @@ __all__ = [
     "precision_of",
     "report_failure",
     "report_of",
+    "summarize",
     "warm",
 ]
 

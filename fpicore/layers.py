@@ -40,6 +40,27 @@ def report_of(solution: Solution) -> LayerReport:
     return LayerReport(solution.result, solution.stats, solution.backward)
 
 
+class LayerSummary(NamedTuple):
+    """A `LayerReport` over the whole batch, of a fixed shape: what traced code can keep."""
+
+    steps: Any
+    """Most steps that a system took."""
+    residual: Any
+    """Largest residual over tolerance; at most 1 where all converged."""
+    failed: Any
+    """Systems that did not converge."""
+
+
+def summarize(xp: Any, solution: Solution) -> LayerSummary:
+    """The summary of a solve, in a namespace with max, maximum, where and sum."""
+    stats = solution.stats
+    return LayerSummary(
+        xp.max(stats.steps),
+        xp.max(stats.residual / xp.maximum(stats.tolerance, _TINY)),
+        xp.sum(xp.where(solution.converged, 0, 1)),
+    )
+
+
 @dataclass(frozen=True)
 class LayerOptions:
     """How a layer solves z = f(z, x…).
@@ -238,3 +259,5 @@ def _below(kind: type) -> Iterator[type]:
 
 _ROOTS = (AbstractSolver, AbstractLinearSolver, AbstractAdjoint)
 _PICARD = Picard()
+_TINY = 1e-30
+"""In place of a tolerance of 0, which only a residual of 0 meets."""

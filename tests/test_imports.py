@@ -139,10 +139,8 @@ def test_backend(path: Path) -> None:
         assert "." not in module or verifies
         assert module.partition(".")[0] != "verify" or verifies
     companions = {"jaxlib"} if framework == "jax" else set()
-    keras = (
-        {"keras"} if framework in ("tensorflow", "torch", "jax") and path.stem == "nn" else set()
-    )
-    assert foreign(path) <= {framework, "numpy"} | companions | keras
+    layers = {"flax"} if framework == "jax" and path.stem == "nn" else set()
+    assert foreign(path) <= {framework, "numpy"} | companions | layers
 
 
 @pytest.mark.parametrize("path", BACKEND_FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
@@ -178,6 +176,12 @@ def test_core_imports_no_framework_at_run_time() -> None:
         f"print(sorted({FOREIGN!r} & set(sys.modules)))"
     )
     assert _python(code) == "[]"
+
+
+def test_jax_backend_imports_no_library_of_layers() -> None:
+    if not installed("jax"):
+        pytest.skip("jax is not installed")
+    assert _python("import sys, fpicore_jax; print('flax' in sys.modules)") == "False"
 
 
 def test_numpy_backend_imports_no_other_framework() -> None:

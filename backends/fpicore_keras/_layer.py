@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras as _keras
 
@@ -11,9 +11,11 @@ from fpicore import (
     InputError,
     LayerOptions,
     LayerReport,
+    LayerSummary,
     MissingBackendError,
     Solution,
     report_of,
+    summarize,
 )
 
 keras: Any = _keras  # its public names are made at run time, so that type checkers do not see them
@@ -37,17 +39,6 @@ def library() -> Any:
     return import_module(f"fpicore_{name}")
 
 
-class Summary(NamedTuple):
-    """The last call in training, over the whole batch."""
-
-    steps: int
-    """Most steps that a system took."""
-    residual: float
-    """Largest residual over tolerance; at most 1 where all converged."""
-    failed: int
-    """Systems that did not converge."""
-
-
 class _Memory:
     """What a layer remembers of its last call, out of Keras's sight."""
 
@@ -67,7 +58,7 @@ class AbstractLayer(keras.layers.Layer):
         options: the `fpicore.LayerOptions`.
         last: the `fpicore.LayerReport` of the last call, per system; None before and after a call
             that was traced, as in ``fit``.
-        summary: the `Summary` of the last call with ``training=True``, traced or not.
+        summary: the `fpicore.LayerSummary` of the last call with ``training=True``, traced or not.
     """
 
     parts: tuple[str, ...] = ()
@@ -94,10 +85,10 @@ class AbstractLayer(keras.layers.Layer):
         return self._memory.last
 
     @property
-    def summary(self) -> Summary:
+    def summary(self) -> LayerSummary:
         """See above."""
         steps, residual, failed = (float(ops.convert_to_numpy(v)) for v in self._figures)
-        return Summary(round(steps), residual, round(failed))
+        return LayerSummary(round(steps), residual, round(failed))
 
     def build(self, input_shape: Any) -> None:
         """Build what f is made of, by a symbolic call."""
@@ -106,7 +97,7 @@ class AbstractLayer(keras.layers.Layer):
         self.prepare(z, inputs)
         figure = {"trainable": False, "aggregation": "mean", "initializer": "zeros", "shape": ()}
         self._figures = [
-            self.add_weight(name=name, dtype="float32", **figure) for name in Summary._fields
+            self.add_weight(name=name, dtype="float32", **figure) for name in LayerSummary._fields
         ]
         if self.options.warm_start:
             self._filled = self.add_weight(name="filled", dtype="float32", **figure)
@@ -178,17 +169,8 @@ class AbstractLayer(keras.layers.Layer):
             )
 
     def _note(self, solution: Solution) -> None:
-        stats = [ops.cast(ops.convert_to_tensor(s), "float32") for s in solution.stats]
-        steps, _, residual, tolerance = (ops.stop_gradient(s) for s in stats)
-        tiny = keras.config.epsilon() ** 4
-        failed = ops.logical_not(ops.convert_to_tensor(solution.converged))
-        found = (
-            ops.max(steps),
-            ops.max(residual / ops.maximum(tolerance, tiny)),
-            ops.sum(ops.cast(failed, "float32")),
-        )
-        for variable, figure in zip(self._figures, found, strict=True):
-            variable.assign(figure)
+        for variable, figure in zip(self._figures, summarize(ops, solution), strict=True):
+            variable.assign(ops.cast(figure, "float32"))
 
     def _room(self, leaf: Any) -> Any:
         if None in leaf.shape:
