@@ -2,7 +2,8 @@
 
 Import a backend to use it: ``fpicore_numpy``, ``fpicore_torch``, ``fpicore_jax`` or
 ``fpicore_tensorflow``; each exposes the names below and ``fixed_point``, ``adjoint_solve``,
-``implicit``, ``custom_fixed_point``, ``jacobian_penalty`` and ``spectral_radius``.
+``implicit``, ``custom_fixed_point``, ``jacobian_penalty``, ``spectral_radius``, and the maps
+``gradient_step``, ``proximal_step``, ``projected_step`` and ``damped``.
 """
 
 from ._adjoint import AbstractAdjoint, AbstractPullBack, Forward
@@ -27,6 +28,16 @@ from ._solution import Backward, Result, Results, Solution, Stats
 from ._solver import AbstractLinearSolver, AbstractSolver, Expansion, Point
 from ._tree import Leaves, flatten, flatten_like, map_leaves
 from .adjoints import Implicit, Neumann, OneStep, Phantom, Reversible, Unrolled
+from .layers import (
+    LayerOptions,
+    LayerReport,
+    LayerSummary,
+    activation_of,
+    check_block,
+    report_of,
+    summarize,
+    warm,
+)
 from .solvers import GMRES, Anderson, Broyden, Picard
 
 __all__ = [
@@ -51,6 +62,9 @@ __all__ = [
     "Implicit",
     "InputError",
     "Iteration",
+    "LayerOptions",
+    "LayerReport",
+    "LayerSummary",
     "Leaves",
     "Linear",
     "MapError",
@@ -73,13 +87,18 @@ __all__ = [
     "Stats",
     "Unrolled",
     "accumulation_eps",
+    "activation_of",
     "bind",
+    "check_block",
     "flatten",
     "flatten_like",
     "map_leaves",
     "outcome",
     "precision_of",
     "report_failure",
+    "report_of",
+    "summarize",
+    "warm",
 ]
 
 __version__ = "0.1.0"

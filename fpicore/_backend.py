@@ -85,6 +85,17 @@ class Backend(Structure, Protocol):
         """A structure with its tensors cut off from differentiation; the rest as it is."""
         ...
 
+    def gradient(self, energy: Callable[..., Any], z: Leaves, args: tuple[Any, ...]) -> Leaves:
+        """∂/∂z of the sum of energy(z, *args), itself as differentiable as the energy is.
+
+        The partial derivative: args and closures that depend on z are held. For complex leaves
+        ∂/∂Re z + i ∂/∂Im z.
+
+        Raises:
+            DerivativeError: the framework has no derivatives.
+        """
+        ...
+
     def is_concrete(self, results: Results) -> bool:
         """Whether Python can read the outcome; false in traced code."""
         ...

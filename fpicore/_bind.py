@@ -8,6 +8,7 @@ from ._diagnostics import JacobianPenalty, SpectralRadius, bind_diagnostics
 from ._fixed_point import FixedPoint, bind_fixed_point
 from ._implicit import CustomFixedPoint, ImplicitFunction, bind_implicit
 from ._solver import AbstractSolver
+from .maps import Damped, GradientStep, ProjectedStep, ProximalStep, bind_maps
 
 
 class Functions(NamedTuple):
@@ -19,6 +20,10 @@ class Functions(NamedTuple):
     custom_fixed_point: CustomFixedPoint
     jacobian_penalty: JacobianPenalty
     spectral_radius: SpectralRadius
+    gradient_step: GradientStep
+    proximal_step: ProximalStep
+    projected_step: ProjectedStep
+    damped: Damped
 
 
 def bind(backend: Backend, default_solver: AbstractSolver) -> Functions:
@@ -28,4 +33,5 @@ def bind(backend: Backend, default_solver: AbstractSolver) -> Functions:
         bind_adjoint_solve(backend, default_solver),
         *bind_implicit(backend, default_solver),
         *bind_diagnostics(backend),
+        *bind_maps(backend),
     )

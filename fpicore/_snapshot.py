@@ -10,14 +10,27 @@ Automatic differentiation by recording does not have that trap, and neither shal
 """
 
 import dis
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from types import CellType, CodeType, FunctionType
-from typing import Any
+from typing import Any, Self
 
 _WRITES = ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")
 _MODULE = ("__builtins__", "__name__", "__package__", "__spec__", "__path__", "__file__")
 """What an import statement within f, and Python itself, look up."""
+
+
+class Composite(ABC):
+    """A map made of other functions."""
+
+    @abstractmethod
+    def held(self) -> Self:
+        """The same of snapshots of them."""
+
+    @abstractmethod
+    def __call__(self, z: Any, *args: Any) -> Any:
+        """One evaluation."""
 
 
 def snapshot(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,6 +40,8 @@ def snapshot(f: Callable[..., Any]) -> Callable[..., Any]:
     function that assigns to an outer name is left as it is, as the outer name is where it is
     looked for. The objects themselves are not copied.
     """
+    if isinstance(f, Composite):
+        return f.held()
     if f.__class__ is not FunctionType:
         return f
     names = _outer_names(f.__code__)

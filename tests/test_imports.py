@@ -40,14 +40,17 @@ ALLOWED: dict[str, set[str]] = {
     "_implicit": ENTRY,
     "_arnoldi": LOOP,
     "_diagnostics": ENTRY | {"_arnoldi"},
-    "_bind": LOOP | {"_backend", "_fixed_point", "_adjoint_solve", "_implicit", "_diagnostics"},
+    "layers": ENTRY | {"solvers"},
+    "maps": STATE | {"_tree", "_snapshot", "_backend"},
+    "_bind": LOOP
+    | {"_backend", "_fixed_point", "_adjoint_solve", "_implicit", "_diagnostics", "maps"},
 }
 """What each module of the core may import of the core; solvers and verify have their own rules."""
 NUMPY_ALLOWED = {"_host"}
 
 
 def core_modules() -> list[str]:
-    return sorted(p.stem for p in (ROOT / "fpicore").glob("_*.py") if not p.stem.startswith("__"))
+    return sorted(p.stem for p in (ROOT / "fpicore").glob("*.py") if not p.stem.startswith("__"))
 
 
 def imports(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -136,10 +139,8 @@ def test_backend(path: Path) -> None:
         assert "." not in module or verifies
         assert module.partition(".")[0] != "verify" or verifies
     companions = {"jaxlib"} if framework == "jax" else set()
-    keras = (
-        {"keras"} if framework in ("tensorflow", "torch", "jax") and path.stem == "nn" else set()
-    )
-    assert foreign(path) <= {framework, "numpy"} | companions | keras
+    layers = {"flax"} if framework == "jax" and path.stem == "nn" else set()
+    assert foreign(path) <= {framework, "numpy"} | companions | layers
 
 
 @pytest.mark.parametrize("path", BACKEND_FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
@@ -175,6 +176,12 @@ def test_core_imports_no_framework_at_run_time() -> None:
         f"print(sorted({FOREIGN!r} & set(sys.modules)))"
     )
     assert _python(code) == "[]"
+
+
+def test_jax_backend_imports_no_library_of_layers() -> None:
+    if not installed("jax"):
+        pytest.skip("jax is not installed")
+    assert _python("import sys, fpicore_jax; print('flax' in sys.modules)") == "False"
 
 
 def test_numpy_backend_imports_no_other_framework() -> None:

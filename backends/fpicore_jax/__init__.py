@@ -21,4 +21,8 @@ from ._backend import JaxBackend
     custom_fixed_point,
     jacobian_penalty,
     spectral_radius,
+    gradient_step,
+    proximal_step,
+    projected_step,
+    damped,
 ) = bind(JaxBackend(), Anderson())

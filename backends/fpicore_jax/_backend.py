@@ -138,6 +138,11 @@ class JaxBackend:
         ops = self.ops(z, problem.batch_ndim, staged, axes)
         return use(JaxLinear(partial(f, frozen), z, ops))
 
+    def gradient(self, energy: Callable[..., Any], z: Leaves, args: tuple[Any, ...]) -> Leaves:
+        """By jax.grad, whose convention for complex numbers is the conjugate."""
+        found = jax.grad(lambda leaves: jnp.sum(energy(leaves, *args)))(z)
+        return tuple(jnp.conj(leaf) for leaf in found)
+
     def detach(self, tree: Any) -> Any:
         """Arrays in pytrees, behind stop_gradient."""
         return jax.tree.map(

@@ -16,4 +16,8 @@ from ._backend import NumPyBackend
     custom_fixed_point,
     jacobian_penalty,
     spectral_radius,
+    gradient_step,
+    proximal_step,
+    projected_step,
+    damped,
 ) = bind(NumPyBackend(), Anderson())

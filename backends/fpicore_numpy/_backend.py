@@ -98,6 +98,14 @@ class NumPyBackend:
             "fpicore_jax or fpicore_tensorflow for figures of the Jacobian"
         )
 
+    def gradient(self, energy: Callable[..., Any], z: Leaves, args: tuple[Any, ...]) -> Leaves:
+        """Refused: NumPy differentiates nothing."""
+        raise DerivativeError(
+            "expected the gradient of the energy, which NumPy cannot find, received an energy "
+            "alone; pass gradient_step(None, step_size, gradient=...), or use fpicore_torch, "
+            "fpicore_jax or fpicore_tensorflow"
+        )
+
     def detach(self, tree: Any) -> Any:
         """As it is."""
         return tree

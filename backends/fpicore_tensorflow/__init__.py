@@ -22,4 +22,8 @@ from ._backend import TensorFlowBackend
     custom_fixed_point,
     jacobian_penalty,
     spectral_radius,
+    gradient_step,
+    proximal_step,
+    projected_step,
+    damped,
 ) = bind(TensorFlowBackend(), Anderson())

@@ -169,6 +169,15 @@ class TensorFlowBackend:
         line = TensorFlowLinear(problem, make(problem.leaves, problem.batch_ndim), recorded)
         return use(line) if recorded else self.detach(use(line))
 
+    def gradient(self, energy: Callable[..., Any], z: Leaves, args: tuple[Any, ...]) -> Leaves:
+        """By a tape of its own, which outer ones record."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            leaves = tuple(tf.identity(leaf) for leaf in z)
+            tape.watch(leaves)
+            total = tf.reduce_sum(energy(leaves, *args))
+        zero = tf.UnconnectedGradients.ZERO
+        return tuple(tape.gradient(total, leaves, unconnected_gradients=zero))
+
     def detach(self, tree: Any) -> Any:
         """Tensors in structures that tf.nest knows, behind tf.stop_gradient."""
         return tf.nest.map_structure(

@@ -25,3 +25,9 @@ implicit = _outside_compile(_functions.implicit)
 custom_fixed_point = _functions.custom_fixed_point
 jacobian_penalty = _outside_compile(_functions.jacobian_penalty)
 spectral_radius = _outside_compile(_functions.spectral_radius)
+gradient_step = _functions.gradient_step
+proximal_step = _functions.proximal_step
+projected_step = _functions.projected_step
+damped = _functions.damped
+
+from . import nn as nn  # noqa: E402  (the layers are made of the functions above)

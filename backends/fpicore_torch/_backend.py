@@ -25,6 +25,7 @@ from fpicore import (
 from ._autodiff import Node
 from ._capture import capture, depends_on_others
 from ._device import TorchDeviceOps
+from ._energy import energy_gradient
 from ._evaluation import outside_compile, unwritten, watched, without_autocast
 from ._explicit import ExplicitSolver, LazyRules, solve_under_transforms
 from ._frozen import Frozen
@@ -152,6 +153,10 @@ class TorchBackend:
             line = TorchLinear(problem, ops, followed)
             with without_autocast(device.type):
                 return use(line)
+
+    def gradient(self, energy: Callable[..., Any], z: Leaves, args: tuple[Any, ...]) -> Leaves:
+        """By autograd, recorded where the caller records."""
+        return energy_gradient(energy, z, args)
 
     def detach(self, tree: Any) -> Any:
         """Tensors in plain containers, detached."""

@@ -22,6 +22,11 @@ def transforms_active() -> bool:
     return _private._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def functions_transformed() -> bool:
+    """Whether a torch.func transform is under way."""
+    return _private._are_functorch_transforms_active()
+
+
 def refuse_transforms(what: str) -> None:
     """Raise under a torch.func transform or forward-mode AD."""
     if transforms_active():
