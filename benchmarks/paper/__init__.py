@@ -1,0 +1,1 @@
+"""The experiments of the paper that fpicore implements, one command each; see README.md."""

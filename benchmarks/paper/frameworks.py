@@ -1,0 +1,124 @@
+"""What an experiment needs of a framework, so that its model is written once for all of them."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+Step = Callable[[Arrays, Arrays], tuple[float, dict[str, Any], Arrays]]
+"""(parameters, batch) ↦ (loss, figures, gradients); compiled where the framework compiles."""
+
+NAMES = ("torch", "jax", "tensorflow")
+
+
+class Framework:
+    """A backend of fpicore, a few functions on its tensors, and derivatives."""
+
+    fpi: Any
+    sigmoid: Callable[[Any], Any]
+    relu: Callable[[Any], Any]
+    softplus: Callable[[Any], Any]
+    sum: Callable[..., Any]
+    """Of a tensor, or of one ``axis`` of it."""
+
+    def step(self, loss: Callable[[Any, Any], tuple[Any, dict[str, Any]]]) -> Step:
+        """The value, the figures and the gradient of ``loss(parameters, batch)``."""
+        raise NotImplementedError
+
+    def forward(self, function: Callable[[Any, Any], Any]) -> Callable[[Arrays, Arrays], Any]:
+        """A function of tensors as one of arrays, without derivatives."""
+        raise NotImplementedError
+
+
+class _Torch(Framework):
+    def __init__(self) -> None:
+        import torch
+
+        self._torch: Any = torch
+        self.fpi = import_module("fpicore_torch")
+        self.sigmoid, self.relu = torch.sigmoid, torch.relu
+        self.softplus, self.sum = torch.nn.functional.softplus, torch.sum
+
+    def step(self, loss: Callable[[Any, Any], tuple[Any, dict[str, Any]]]) -> Step:
+        def run(parameters: Arrays, batch: Arrays) -> tuple[float, dict[str, Any], Arrays]:
+            given = {name: self._tensor(x).requires_grad_() for name, x in parameters.items()}
+            value, figures = loss(given, {name: self._tensor(x) for name, x in batch.items()})
+            found = self._torch.autograd.grad(value, list(given.values()))
+            gradients = {name: g.numpy() for name, g in zip(given, found, strict=True)}
+            return value.item(), figures, gradients
+
+        return run
+
+    def forward(self, function: Callable[[Any, Any], Any]) -> Callable[[Arrays, Arrays], Any]:
+        def run(parameters: Arrays, batch: Arrays) -> Any:
+            trees = [{k: self._tensor(x) for k, x in tree.items()} for tree in (parameters, batch)]
+            with self._torch.no_grad():
+                return function(*trees).numpy()
+
+        return run
+
+    def _tensor(self, array: np.ndarray) -> Any:
+        return self._torch.from_numpy(array)
+
+
+class _JAX(Framework):
+    def __init__(self) -> None:
+        import jax
+
+        self._jax: Any = jax
+        self.fpi = import_module("fpicore_jax")
+        self.sigmoid, self.relu = jax.nn.sigmoid, jax.nn.relu
+        self.softplus, self.sum = jax.nn.softplus, jax.numpy.sum
+
+    def step(self, loss: Callable[[Any, Any], tuple[Any, dict[str, Any]]]) -> Step:
+        compiled = self._jax.jit(self._jax.value_and_grad(loss, has_aux=True))
+
+        def run(parameters: Arrays, batch: Arrays) -> tuple[float, dict[str, Any], Arrays]:
+            (value, figures), gradients = compiled(parameters, batch)
+            return float(value), figures, {name: np.asarray(g) for name, g in gradients.items()}
+
+        return run
+
+    def forward(self, function: Callable[[Any, Any], Any]) -> Callable[[Arrays, Arrays], Any]:
+        compiled = self._jax.jit(function)
+        return lambda parameters, batch: np.asarray(compiled(parameters, batch))
+
+
+class _TensorFlow(Framework):
+    def __init__(self) -> None:
+        import tensorflow as tf
+
+        self._tf: Any = tf
+        self.fpi = import_module("fpicore_tensorflow")
+        self.sigmoid, self.relu = tf.sigmoid, tf.nn.relu
+        self.softplus, self.sum = tf.math.softplus, tf.reduce_sum
+
+    def step(self, loss: Callable[[Any, Any], tuple[Any, dict[str, Any]]]) -> Step:
+        tf = self._tf
+
+        @tf.function(reduce_retracing=True)
+        def compiled(parameters: Any, batch: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(parameters)
+                value, figures = loss(parameters, batch)
+            return value, figures, tape.gradient(value, parameters)
+
+        def run(parameters: Arrays, batch: Arrays) -> tuple[float, dict[str, Any], Arrays]:
+            value, figures, gradients = compiled(self._tensors(parameters), self._tensors(batch))
+            return float(value), figures, {name: g.numpy() for name, g in gradients.items()}
+
+        return run
+
+    def forward(self, function: Callable[[Any, Any], Any]) -> Callable[[Arrays, Arrays], Any]:
+        compiled = self._tf.function(function, reduce_retracing=True)
+        return lambda *trees: compiled(*map(self._tensors, trees)).numpy()
+
+    def _tensors(self, arrays: Arrays) -> Any:
+        return {name: self._tf.convert_to_tensor(array) for name, array in arrays.items()}
+
+
+def open_framework(name: str) -> Framework:
+    """The framework of that name, on one thread if the environment says so."""
+    return {"torch": _Torch, "jax": _JAX, "tensorflow": _TensorFlow}[name]()
