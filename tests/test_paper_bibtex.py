@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.paper import bibtex
+from benchmarks.paper import bibtex, tables
 from benchmarks.paper.bibtex_data import Split, f1, load, read_arff
 from benchmarks.paper.bibtex_models import MODELS, initial
 from benchmarks.paper.frameworks import NAMES, open_framework
@@ -112,3 +112,9 @@ def test_quick_training(name: str) -> None:
     assert run["unconverged_forward"] <= 24
     assert run["unconverged_backward"] == 0
     assert run["mean_steps_backward"] >= 1.0
+
+
+def test_the_table_is_that_of_the_records() -> None:
+    readme = tables.FOLDER / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    assert tables.filled(text) == text, "run python -m benchmarks.paper.tables"

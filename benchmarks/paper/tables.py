@@ -1,0 +1,76 @@
+"""The tables of benchmarks/README.md, made of the records in benchmarks/results.
+
+``python -m benchmarks.paper.tables`` writes them between their markers.
+"""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[1]
+BEGIN, END = "<!-- {}: begin, generated -->", "<!-- {}: end -->"
+
+
+def bibtex() -> str:
+    """One row for each framework and model, and the published iteration's cost."""
+    lines = [
+        "| model | framework | test F1, mean ± deviation | held-out F1 | CPU s an epoch | not converged, "
+        "forward / backward | steps, forward / backward |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    records = [_read(path) for path in sorted((FOLDER / "results").glob("bibtex-*.json"))]
+    trained = [record for record in records if "framework" in record]
+    for model in ("fpi_nn", "fpi_gd", "mlp"):
+        for record in trained:
+            runs = [run for run in record["runs"] if run["model"] == model]
+            if runs:
+                lines.append(_row(model, record["framework"], runs))
+    for record in records:
+        if "framework" not in record:
+            lines += [
+                f"| {run['model']}, the published iteration | torch | | | "
+                f"{run['cpu_seconds_an_epoch']:.0f} | {run['batches_at_the_cap']} of "
+                f"{run['batches_run']} batches | {run['mean_steps_forward']:.0f} / "
+                f"{run['mean_steps_backward']:.0f} |"
+                for run in record["runs"]
+            ]
+    return "\n".join(lines)
+
+
+def _row(model: str, framework: str, runs: list[dict[str, Any]]) -> str:
+    def mean(name: str) -> float:
+        return statistics.mean(run[name] for run in runs)
+
+    scores = [run["test_f1"] for run in runs]
+    deviation = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+    solves = "| | |"
+    if "systems" in runs[0]:
+        parts = [sum(run[f"unconverged_{way}"] for run in runs) for way in ("forward", "backward")]
+        total = sum(run["systems"] for run in runs)
+        solves = (
+            f"| {parts[0]} / {parts[1]} of {total} | {mean('mean_steps_forward'):.1f} / "
+            f"{mean('mean_steps_backward'):.1f} |"
+        )
+    return (
+        f"| {model} | {framework} | {statistics.mean(scores):.1f}{deviation} | "
+        f"{mean('validation_f1'):.1f} | {mean('cpu_seconds_an_epoch'):.1f} {solves}"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def filled(text: str) -> str:
+    """The README with its tables."""
+    for name, table in (("bibtex", bibtex()),):
+        begin, end = BEGIN.format(name), END.format(name)
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+if __name__ == "__main__":
+    readme = FOLDER / "README.md"
+    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
