@@ -38,7 +38,8 @@ def snapshot(f: Callable[..., Any]) -> Callable[..., Any]:
 
     Of plain Python functions; what a bound method or a module refers to lies in its object. A
     function that assigns to an outer name is left as it is, as the outer name is where it is
-    looked for. The objects themselves are not copied.
+    looked for. The objects themselves are not copied, nor the global names of a library whose
+    wrapper f is: they are its state.
     """
     if isinstance(f, Composite):
         return f.held()
@@ -48,8 +49,9 @@ def snapshot(f: Callable[..., Any]) -> Callable[..., Any]:
     if names is None:
         return f
     around = f.__globals__
-    here = {name: around[name] for name in names if name in around}
-    here.update({name: around[name] for name in _MODULE if name in around})
+    here = around
+    if not hasattr(f, "__wrapped__") or around.get("__name__") == f.__module__:
+        here = {name: around[name] for name in (*names, *_MODULE) if name in around}
     cells = tuple([_copy(cell) for cell in f.__closure__]) if f.__closure__ else None
     copy = FunctionType(f.__code__, here, f.__name__, f.__defaults__, cells)
     copy.__kwdefaults__, copy.__qualname__ = f.__kwdefaults__, f.__qualname__

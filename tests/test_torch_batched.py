@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch.autograd.functional import hessian, jacobian  # noqa: E402
 
 import fpicore_torch as fpi  # noqa: E402
+from fpicore import DerivativeError  # noqa: E402
 
 pytestmark = pytest.mark.framework("torch")
 Tensor: TypeAlias = Any
@@ -46,6 +47,16 @@ def test_jacobian(adjoint: Any, batch: int) -> None:
     found = jacobian(lambda t: solve(t, batch, adjoint=adjoint), THETA, vectorize=True)
     expected = jacobian(lambda t: dense(t, batch), THETA)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_jacobian_of_a_reversible_iteration() -> None:
+    options: Any = {"adjoint": fpi.Reversible(), "rtol": 1e-5}
+    start = zero(0)
+    solved = lambda t: fpi.fixed_point(cell, start, (t,), **options).value  # noqa: E731
+    found = jacobian(solved, THETA, vectorize=True)
+    torch.testing.assert_close(found, jacobian(solved, THETA), rtol=1e-9, atol=1e-10)
+    with pytest.raises(DerivativeError, match="with create_graph=True"):
+        jacobian(solved, THETA, vectorize=True, create_graph=True)
 
 
 @pytest.mark.parametrize("adjoint", TWICE, ids=str)

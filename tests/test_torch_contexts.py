@@ -178,9 +178,17 @@ def test_one_graph_break_in_a_compiled_model() -> None:
 
 
 @pytest.mark.timeout(240)
-def test_a_compiled_map() -> None:
+@pytest.mark.parametrize("fullgraph", [False, True])
+@pytest.mark.parametrize("attribute", [False, True])
+def test_a_compiled_map(fullgraph: bool, attribute: bool) -> None:
+    """The mode that tells what f captures would be compiled with it."""
+
+    def by_attribute(z: Tensor, theta: Tensor) -> Tensor:
+        return cell(z.mT.mT if z.ndim > 1 else z[None].T.T[0], theta)
+
     torch._dynamo.reset()
-    compiled: Any = torch.compile(cell, backend="aot_eager")
+    f = by_attribute if attribute else cell
+    compiled: Any = torch.compile(f, backend="aot_eager", fullgraph=fullgraph)
     for order in (1, 2):
         theta = leaf()
         with warnings.catch_warnings():

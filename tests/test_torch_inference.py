@@ -108,6 +108,16 @@ def test_one_that_was_written_to() -> None:
         pull(torch.ones(3).double())
 
 
+def test_one_that_holds_nan() -> None:
+    with torch.inference_mode():
+        mask = torch.tensor([1.0, float("nan"), 1.0], dtype=torch.float64)
+    f = lambda z, theta: cell(z, theta, PLAIN, torch.nan_to_num(mask.clone(), nan=1.0))  # noqa: E731
+    solved = lambda t: fpi.fixed_point(f, zero(), (t,), rtol=1e-13, max_steps=300).value  # noqa: E731
+    g = lambda z, theta: cell(z, theta, PLAIN, torch.ones(3).double())  # noqa: E731
+    other = lambda t: fpi.fixed_point(g, zero(), (t,), rtol=1e-13, max_steps=300).value  # noqa: E731
+    torch.testing.assert_close(recorded(solved, 2), recorded(other, 2))
+
+
 def test_one_that_f_writes_to() -> None:
     with torch.inference_mode():
         count = torch.zeros((), dtype=torch.float64)

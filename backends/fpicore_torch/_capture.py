@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from fpicore import DerivativeError, Leaves, MapError
 
 from ._evaluation import version, watch
-from ._levels import is_wrapped, moves
+from ._levels import eagerly, is_wrapped, moves
 
 Map = Callable[[Leaves], Leaves]
 
@@ -57,7 +57,7 @@ class Explicit:
         given = dict(zip(self._places, tensors, strict=True))
         replacer = _Replacer(z, self._fetched, given)
         # A compiled f would have to be compiled again for the mode.
-        with torch.compiler.set_stance("force_eager"), ExitStack() as stack:
+        with eagerly, ExitStack() as stack:
             for around in self._around:
                 if around not in _replacing.stack:
                     stack.enter_context(around)
@@ -84,6 +84,8 @@ class Captured(NamedTuple):
     """Captured tensors that f writes to."""
     fetched: list[Tensor]
     """All tensors that f captures."""
+    made: dict[int, Tensor]
+    """Those that f made by torch functions, by identity."""
 
 
 def capture(f: Map, z: Leaves) -> Captured:
@@ -94,14 +96,15 @@ def capture(f: Map, z: Leaves) -> Captured:
     like the captured ones, under any transform.
     """
     recorder = _Recorder(z)
-    with recorder:
+    with eagerly, recorder:  # a compiled f would trace the mode
         outputs = f(z)
     fetched = recorder.fetched
     places = [i for i, tensor in enumerate(fetched) if moves(tensor)]
     versions = zip(fetched, recorder.versions, strict=True)
     written = [tensor for tensor, before in versions if version(tensor) != before]
     tensors = tuple([fetched[i] for i in places])
-    return Captured(outputs, tensors, Explicit(f, fetched, places, written), written, fetched)
+    made = {k: x for k, x in recorder.known.items() if not any(x is y for y in fetched)}
+    return Captured(outputs, tensors, Explicit(f, fetched, places, written), written, fetched, made)
 
 
 def check(

@@ -46,7 +46,7 @@ def watch(tensor: Tensor) -> Callable[[], bool]:
 
     def changed() -> bool:
         with outside_transforms():
-            return not torch.equal(tensor, content)
+            return not bool(((tensor == content) | (tensor.isnan() & content.isnan())).all())
 
     return changed
 

@@ -19,8 +19,8 @@ import fpicore
 from fpicore import AbstractPullBack, InputError, Results, Solution, Stats
 
 from ._evaluation import outside_compile
-from ._levels import traced_as_one_graph
-from ._operation import CALLS, Call, filled
+from ._levels import pending, traced_as_one_graph
+from ._operation import CALLS, Call, FloatPlace, Place, filled
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
@@ -73,7 +73,7 @@ def _traced(f: Any, z0: Any, args: Any, options: dict[str, Any]) -> Solution | N
     count, batch_ndim = len(start), described.get("batch_ndim", 0)
     out = torch.ops.fpicore_torch.solve(call, batch_ndim, numbers, start, tensors)
     codes, *stats = [shown.detach() for shown in out[2 * count :]]
-    value = filled(without[0], Tensor, iter(out[:count]))
+    value = filled(without[0], Place, iter(out[:count]))
     return Solution(value, Results(codes), Stats(*stats))
 
 
@@ -101,6 +101,16 @@ def _register(
             f"the compiler would not look at again, received {function!r}; pass in args what it "
             "uses, or compile with fullgraph=False"
         )
+    found: list[Any] = []
+    fpicore.map_leaves(start, lambda x: x is Place, found.append)
+    if not found:
+        raise InputError(f"expected z0 to be of tensors, received {start!r}; pass torch.zeros(...)")
+    if assigned := pending():
+        raise InputError(
+            "expected no assignment to objects before a solve within fullgraph=True, which the "
+            f"compiler makes after it, so that f would not see it; received one to {assigned}; "
+            "assign after the solve, pass in args what f uses, or compile with fullgraph=False"
+        )
     held = None if module is None else weakref.ref(module)
     CALLS.append(Call(function, held, start, args, names, buffers, options))
     return len(CALLS) - 1
@@ -121,9 +131,9 @@ def _emptied(tree: Any, tensors: list[Any], numbers: list[Any]) -> Any:
     def take(leaf: Any) -> Any:
         if isinstance(leaf, int):
             return operator.index(leaf)
-        kind, found = (Tensor, tensors) if isinstance(leaf, Tensor) else (float, numbers)
-        found.append(leaf)
-        return kind
+        tensor = isinstance(leaf, Tensor)
+        (tensors if tensor else numbers).append(leaf)
+        return Place if tensor else FloatPlace
 
     def is_given(leaf: Any) -> bool:
         return isinstance(leaf, (Tensor, float, int)) and not isinstance(leaf, bool)

@@ -4,7 +4,8 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any
+from threading import Lock
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -50,6 +51,54 @@ def traced_as_one_graph() -> bool:
     whole = root.one_graph or getattr(translator, "error_on_graph_break", False)
     around = transforms_active() or _private._is_any_autocast_enabled()
     return bool(whole) and not (root.export or around)
+
+
+def compiled_modules() -> tuple[type, ...]:
+    """The type of what torch.compile makes of a module, whose original is ``_orig_mod``."""
+    loaded: Any = sys.modules.get("torch._dynamo.eval_frame")
+    return () if loaded is None else (loaded.OptimizedModule,)
+
+
+def pending() -> list[str]:
+    """Called by dynamo as it traces: what has been assigned to, which it does after the graph.
+
+    Parameters and buffers do not count: the graph is given what they are by then.
+    """
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    translator: Any = InstructionTranslator.current_tx()
+    effects = translator.output.side_effects
+    changed = [x for x in effects.id_to_variable.values() if effects.is_modified(x)]
+    old = [x for x in changed if type(x.mutation_type).__name__.endswith("Existing")]
+    names = [getattr(x.source, "name", type(x).__name__) for x in old]
+    names = [str(name() if callable(name) else name) for name in names]
+    return [name for name in names if not name.endswith(("_parameters", "_buffers"))]
+
+
+class _Eagerly:
+    """Functions that torch.compile made run as written: they would trace the modes around them.
+
+    The stance is one for all threads: restored by the last to leave, or it would stay for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._count, self._stance = Lock(), 0, cast(Any, None)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                self._stance = torch.compiler.set_stance("force_eager")
+                self._stance.__enter__()
+            self._count += 1
+
+    def __exit__(self, *error: Any) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                self._stance.__exit__(*error)
+
+
+eagerly = _Eagerly()
 
 
 def _keys() -> tuple[Any, Any]:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import stateless
 
 import fpicore
 from fpicore import (
@@ -33,16 +32,25 @@ from fpicore import (
 )
 
 from ._backend import TorchBackend, attach
-from ._capture import capture
+from ._capture import capture, depends_on_others
 from ._evaluation import agree
 from ._explicit import DRIFTED, ROUNDING
 from ._frozen import Frozen
-from ._levels import as_outside, refuse_transforms
+from ._levels import as_outside, each_sample, refuse_transforms
 from ._products import pull
+from ._replica import replica
+
+
+class Place:
+    """Where the graph gives a tensor."""
+
+
+class FloatPlace:
+    """Where the graph gives a float."""
 
 
 class Call(NamedTuple):
-    """A call of fixed_point; `Tensor` and `float` stand where the graph gives the values."""
+    """A call of fixed_point; `Place` and `FloatPlace` stand where the graph gives the values."""
 
     function: Callable[..., Any]
     module: Callable[[], nn.Module | None] | None
@@ -57,19 +65,20 @@ class Call(NamedTuple):
     def given(self, numbers: list[float]) -> tuple[Callable[..., Any], dict[str, Any]]:
         """f as a function of z and the tensors, and the options."""
         source = iter(numbers)
-        args, options = filled(self.args, float, source), filled(self.options, float, source)
+        args, options = (
+            filled(self.args, FloatPlace, source),
+            filled(self.options, FloatPlace, source),
+        )
 
         def f(z: Any, *tensors: Tensor) -> Any:
             count = len(tensors) - len(self.names)
-            inputs = filled(args, Tensor, iter(tensors))
+            inputs = filled(args, Place, iter(tensors))
             if self.module is None:
                 return self.function(z, *inputs)
             module = self.module()
             if module is None:
                 raise DerivativeError(_GONE)
-            state = dict(zip(self.names, tensors[count:], strict=True))
-            with stateless._reparametrize_module(module, state, tie_weights=True):
-                return self.function(module, z, *inputs)
+            return self.function(replica(module, self.names, tensors[count:]), z, *inputs)
 
         return f, {name: _made(option) for name, option in options.items()}
 
@@ -78,7 +87,8 @@ CALLS: list[Call] = []
 """By number, for good: a compiled graph may be called at any time."""
 
 
-def filled(tree: Any, kind: Any, source: Iterator[Any]) -> Any:
+def filled(tree: Any, kind: type, source: Iterator[Any]) -> Any:
+    """The tree with values in the places of a kind."""
     return fpicore.map_leaves(tree, lambda x: x is kind, lambda _: next(source))
 
 
@@ -99,7 +109,10 @@ class _Solved(TorchBackend):
         found = frozen.run(partial(capture, problem.map), z)
         given = {id(leaf) for leaf in problem.args}
         strange = [x for x in found.fetched if id(x) not in given]
-        if strange or any(leaf.requires_grad for leaf in found.outputs):
+        if strange:  # what f makes by autograd looks so as well, but is another one each time
+            again = set(map(id, frozen.run(partial(capture, problem.map), z).fetched))
+            strange = [x for x in strange if id(x) in again]
+        if strange or depends_on_others(found.outputs, found.made):
             raise InputError(_HIDDEN)
         if found.written or not frozen.plain:
             raise MapError(_EFFECTS)
@@ -133,7 +146,7 @@ def _solve(
         plain = [leaf.detach() for leaf in tensors[: len(tensors) - known.buffers]]
         held = tensors[len(plain) :]
         given = (*plain, *[leaf.detach().clone() for leaf in held])
-        start = filled(known.start, Tensor, iter([leaf.detach() for leaf in z0]))
+        start = filled(known.start, Place, iter([leaf.detach() for leaf in z0]))
         sol = _forward.fixed_point(f, start, given, **options)
         if not all(map(torch.equal, held, given[len(plain) :])):
             raise MapError(_EFFECTS)
@@ -168,7 +181,7 @@ def _pull_back(
     with as_outside(), torch.enable_grad():
         pairs = zip(tensors, wanted, strict=True)
         given = tuple([leaf.detach().requires_grad_(want) for leaf, want in pairs])
-        start = filled(known.start, Tensor, iter([leaf.detach() for leaf in z]))
+        start = filled(known.start, Place, iter([leaf.detach() for leaf in z]))
         with torch.no_grad():
             again = _leaves(f(start, *given))
         if not agree(again, tuple(outputs), batch_ndim, ROUNDING):
@@ -208,6 +221,22 @@ def _pull(ctx: Any, grads: Any) -> Any:
     by_tensors = [next(found) if want else None for want in wanted]
     nothing = None if ctx.call[-1] else []  # PyTorch takes an empty list for one of tensors
     return None, None, nothing, [torch.zeros_like(leaf) for leaf in z], by_tensors
+
+
+def _each(call: int, batch_ndim: int, numbers: Any, wanted: Any, *tensors: Any) -> Any:
+    """The cotangents for each sample of PyTorch's older vmap (is_grads_batched)."""
+    sizes = [len(part) for part in tensors]
+
+    def one(leaves: Leaves) -> Leaves:
+        source = iter(leaves)
+        parts = [[next(source) for _ in range(size)] for size in sizes]
+        return tuple(torch.ops.fpicore_torch.pull_back(call, batch_ndim, numbers, wanted, *parts))
+
+    return [*(each_sample(one, tuple([leaf for part in tensors for leaf in part])) or ())]
+
+
+_batched = torch.library.Library("fpicore_torch", "FRAGMENT")
+_batched.impl("pull_back", _each, "Batched")
 
 
 def _refuse(ctx: Any, *grads: Any) -> Any:

@@ -13,7 +13,7 @@ from ._autodiff import Guard
 from ._capture import capture, check
 from ._evaluation import outside_compile, watched, without_autocast
 from ._frozen import Frozen
-from ._levels import transforms_active
+from ._levels import each_sample, refuse_legacy_vmap, transforms_active
 from ._ops import TorchOps
 
 Solved = tuple[Leaves, Results, Stats, Backward]
@@ -112,7 +112,10 @@ class _Reversed(Function):
     def backward(ctx: Any, *v: Tensor) -> Any:
         """Run backwards; a second derivative is refused."""
         inputs = ctx.saved_tensors
-        found = ctx.back(tuple([leaf.detach() for leaf in v]), inputs[len(v) :])
+        back = lambda v: ctx.back(tuple([leaf.detach() for leaf in v]), inputs[len(v) :])  # noqa: E731
+        if torch.is_grad_enabled():
+            refuse_legacy_vmap(v)
+        found = each_sample(back, v) or back(v)
         if torch.is_grad_enabled():
             ties = [leaf for leaf in (*v, *inputs) if leaf.requires_grad]
             found = Guard.apply(0, _REFUSAL, len(found), *found, *ties)
