@@ -15,8 +15,8 @@ BEGIN, END = "<!-- {}: begin, generated -->", "<!-- {}: end -->"
 def bibtex() -> str:
     """One row for each framework and model, and the published iteration's cost."""
     lines = [
-        "| model | framework | test F1, mean ± deviation | held-out F1 | CPU s an epoch | not converged, "
-        "forward / backward | steps, forward / backward |",
+        "| model | framework | test F1, mean ± deviation | held-out F1 | CPU s an epoch | "
+        "not converged, forward / backward | steps, forward / backward |",
         "|---|---|---|---|---|---|---|",
     ]
     records = [_read(path) for path in sorted((FOLDER / "results").glob("bibtex-*.json"))]
