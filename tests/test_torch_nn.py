@@ -3,6 +3,9 @@
 import copy
 import io
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,6 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from torch import nn  # noqa: E402
-from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
 import fpicore_torch as fpi  # noqa: E402
 
@@ -32,6 +34,7 @@ from .layer_cases import (  # noqa: E402
 
 pytestmark = pytest.mark.framework("torch")
 ONES: Any = torch.ones(3)
+ROOT = Path(__file__).parents[1]
 
 
 class Cell(nn.Module):
@@ -201,17 +204,19 @@ def test_compiled_surroundings(name: str) -> None:
 
 
 def test_distributed(tmp_path: Any) -> None:
-    """In a group of one, warm starts and a report included."""
-    layer, expected = loaded("Equilibrium", warm_start=True)
-    layer.eval()
-    file = tmp_path / "group"
-    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=0, world_size=1)
+    """In a group of two, warm starts and a report included."""
+    command = [sys.executable, "-m", "tests.torch_group", str(tmp_path / "group")]
+    ranks = [
+        subprocess.Popen([*command, str(rank)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
     try:
-        model = DistributedDataParallel(layer)
-        for _ in range(2):
-            check(layer, expected, model)
+        for rank in ranks:
+            _, said = rank.communicate(timeout=120)
+            assert rank.returncode == 0, said[-2000:]
     finally:
-        torch.distributed.destroy_process_group()
+        for rank in ranks:
+            rank.kill()
 
 
 def test_warm_start() -> None:
