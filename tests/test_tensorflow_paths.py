@@ -146,7 +146,7 @@ def test_tape_within_a_vectorized_map() -> None:
 
 @pytest.mark.parametrize(
     "adjoint",
-    [fpi.Implicit(), fpi.OneStep(), fpi.Unrolled(3), fpi.Unrolled(20), fpi.Reversible()],
+    [fpi.Implicit(), fpi.OneStep(), fpi.Unrolled(20), fpi.Reversible()],
     ids=str,
 )
 @pytest.mark.parametrize("mode", ["eager", "graph"])

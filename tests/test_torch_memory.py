@@ -1,6 +1,7 @@
 """PyTorch: what each gradient strategy keeps between the forward and the backward pass."""
 
 import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,15 @@ torch = pytest.importorskip("torch")
 fpi = pytest.importorskip("fpicore_torch")
 
 SIZE = 4099
+
+
+@pytest.fixture(autouse=True)
+def apart() -> Iterator[None]:
+    """What other tests have left behind is not looked at, and not collected over and over."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def kept(adjoint: Any, steps: int) -> float:
