@@ -27,6 +27,8 @@ os.environ["XLA_FLAGS"] = (
 
 import numpy as np  # noqa: E402
 
+from .paper.records import processor  # noqa: E402
+
 RTOL = 1e-5
 ROUNDS = 31
 F_CALLS = 60
@@ -208,18 +210,10 @@ def main() -> int:
             f"{row['overhead']:9.2f}"
         )
     if options.json:
-        machine = {"processor": _processor(), "python": platform.python_version()}
+        machine = {"processor": processor(), "python": platform.python_version()}
         record = {"size": options.size, "rtol": RTOL, "machine": machine, "cases": found}
         options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return 0
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 if __name__ == "__main__":

@@ -52,11 +52,17 @@ class LayerSummary(NamedTuple):
 
 
 def summarize(xp: Any, solution: Solution) -> LayerSummary:
-    """The summary of a solve, in a namespace with max, maximum, where and sum."""
+    """The summary of a solve, in a namespace with max, where and sum.
+
+    Only a residual of 0 meets a tolerance of 0; beside it, and beside NaN, any other is infinite.
+    """
     stats = solution.stats
+    positive = stats.tolerance > 0.0
+    ratio = stats.residual / xp.where(positive, stats.tolerance, 1.0)
+    bare = xp.where(stats.residual <= 0.0, 0.0, float("inf"))
     return LayerSummary(
         xp.max(stats.steps),
-        xp.max(stats.residual / xp.maximum(stats.tolerance, _TINY)),
+        xp.max(xp.where(positive, ratio, bare)),
         xp.sum(xp.where(solution.converged, 0, 1)),
     )
 
@@ -226,6 +232,13 @@ def activation_of(functions: Mapping[str, Callable[..., Any]], wanted: Any) -> C
     )
 
 
+def check_part(name: str, part: Any) -> Any:
+    """The part of a layer that f is made of, which must be callable, else `InputError`."""
+    if not callable(part):
+        raise InputError(f"expected {name} to be a module or a function, received {part!r}")
+    return part
+
+
 NORMALIZATIONS = ("spectral", "weight", None)
 """How an equilibrium block keeps its matrix W contractive: see `check_block`."""
 
@@ -259,5 +272,3 @@ def _below(kind: type) -> Iterator[type]:
 
 _ROOTS = (AbstractSolver, AbstractLinearSolver, AbstractAdjoint)
 _PICARD = Picard()
-_TINY = 1e-30
-"""In place of a tolerance of 0, which only a residual of 0 meets."""

@@ -71,12 +71,12 @@ def is_of_states(x: Any) -> bool:
 @pytest.mark.parametrize("adjoint", [Implicit(on_failure="ignore"), Neumann(5)], ids=str)
 def test_does_not_depend_on_the_steps(adjoint: Any) -> None:
     few, many = kept(adjoint, 16), kept(adjoint, 64)
-    assert many == few <= 10
+    assert 1 <= many == few <= 10
 
 
 def test_reversible_keeps_two_states() -> None:
     few, many = (kept(Reversible(0.05, on_failure="ignore"), n) for n in (16, 64))
-    assert many == few <= 10
+    assert 1 <= many == few <= 10
 
 
 def test_unrolled_keeps_every_step() -> None:

@@ -12,14 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from fpicore import (
-    AbstractAdjoint,
-    AbstractSolver,
-    InputError,
     LayerOptions,
     LayerSummary,
     MissingBackendError,
     activation_of,
     check_block,
+    check_part,
     summarize,
     warm,
 )
@@ -98,35 +96,16 @@ class FixedPoint(AbstractLayer):
 
     Args:
         cell: called as cell(z, x…), returns a state like z.
-        z0, solver, adjoint, rtol, atol, norm, max_steps, batch_ndim, on_failure, warm_start: see
-            `fpicore.LayerOptions`.
+        options: see `fpicore.LayerOptions`.
 
     Raises:
         InputError: an option is not usable.
         MapError: when called, the cell returns something else than a state like z.
     """
 
-    def __init__(
-        self,
-        cell: Map,
-        *,
-        z0: Any = None,
-        solver: AbstractSolver | None = None,
-        adjoint: AbstractAdjoint | None = None,
-        rtol: float | None = None,
-        atol: float = 0.0,
-        norm: str = "l2",
-        max_steps: int = 100,
-        batch_ndim: int = 1,
-        on_failure: str = "warn",
-        warm_start: bool = False,
-    ) -> None:
-        super().__init__(
-            LayerOptions(
-                z0, solver, adjoint, rtol, atol, norm, max_steps, batch_ndim, on_failure, warm_start
-            )
-        )
-        self.cell = _checked("cell", cell)
+    def __init__(self, cell: Map, **options: Any) -> None:
+        super().__init__(LayerOptions(**options))
+        self.cell = check_part("cell", cell)
 
     def map(self, *inputs: Any) -> tuple[Map, tuple[Any, ...]]:
         """The cell."""
@@ -148,7 +127,7 @@ class FPINN(AbstractLayer):
 
     def __init__(self, network: Map, *, axis: int = -1, **options: Any) -> None:
         super().__init__(LayerOptions(**options))
-        self.network, self.axis = _checked("network", network), axis
+        self.network, self.axis = check_part("network", network), axis
 
     def map(self, *inputs: Any) -> tuple[Map, tuple[Any, ...]]:
         """The network behind a concatenation."""
@@ -255,12 +234,6 @@ class Equilibrium(AbstractLayer):
 
 def _unit(vector: Any) -> Any:
     return vector / jnp.linalg.norm(vector)
-
-
-def _checked(name: str, part: Any) -> Any:
-    if not callable(part):
-        raise InputError(f"expected {name} to be a module or a function, received {part!r}")
-    return part
 
 
 def _write(variable: Any, value: Any) -> None:

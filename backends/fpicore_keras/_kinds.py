@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fpicore import AbstractAdjoint, AbstractSolver, InputError, LayerOptions
+from fpicore import LayerOptions, check_part
 
 from ._layer import AbstractLayer, Map, keras, library, ops, register
 
@@ -13,10 +13,9 @@ class FixedPoint(AbstractLayer):
 
     Args:
         cell: called as cell(z, x…), returns a state like z.
-        z0, solver, adjoint, rtol, atol, norm, max_steps, batch_ndim, on_failure, warm_start: see
-            `fpicore.LayerOptions`. A warm start is that of the last call in training, and needs a
-            batch of known size; a system's start may then come from another replica.
-        keywords: of keras.layers.Layer: name, dtype, trainable.
+        options: see `fpicore.LayerOptions`; and those of keras.layers.Layer: name, dtype,
+            trainable. A warm start is that of the last call in training, and needs a batch of
+            known size; a system's start may then come from another replica.
 
     Raises:
         InputError: an option is not usable.
@@ -25,27 +24,10 @@ class FixedPoint(AbstractLayer):
 
     parts = ("cell",)
 
-    def __init__(
-        self,
-        cell: Map,
-        *,
-        z0: Any = None,
-        solver: AbstractSolver | None = None,
-        adjoint: AbstractAdjoint | None = None,
-        rtol: float | None = None,
-        atol: float = 0.0,
-        norm: str = "l2",
-        max_steps: int = 100,
-        batch_ndim: int = 1,
-        on_failure: str = "warn",
-        warm_start: bool = False,
-        **keywords: Any,
-    ) -> None:
-        options = LayerOptions(
-            z0, solver, adjoint, rtol, atol, norm, max_steps, batch_ndim, on_failure, warm_start
-        )
-        super().__init__(options, **keywords)
-        self.cell = _checked("cell", cell)
+    def __init__(self, cell: Map, **options: Any) -> None:
+        solve, keywords = LayerOptions.split(options)
+        super().__init__(solve, **keywords)
+        self.cell = check_part("cell", cell)
 
     def map(self, inputs: tuple[Any, ...], training: bool) -> tuple[Map, tuple[Any, ...]]:
         """The cell."""
@@ -72,7 +54,7 @@ class FPINN(AbstractLayer):
     def __init__(self, network: Map, *, axis: int = -1, **options: Any) -> None:
         solve, keywords = LayerOptions.split(options)
         super().__init__(solve, **keywords)
-        self.network, self.axis = _checked("network", network), axis
+        self.network, self.axis = check_part("network", network), axis
 
     def prepare(self, z: Any, inputs: tuple[Any, ...]) -> None:
         """Build the network."""
@@ -120,10 +102,3 @@ class FPIGD(AbstractLayer):
     def get_config(self) -> dict[str, Any]:
         """With the step."""
         return {**super().get_config(), "step_size": self.step_size}
-
-
-def _checked(name: str, part: Any) -> Any:
-    """The part, which must be callable."""
-    if not callable(part):
-        raise InputError(f"expected {name} to be a layer or a function, received {part!r}")
-    return part

@@ -20,7 +20,7 @@ _torch: Any = torch
 
 def transforms_active() -> bool:
     """Whether a torch.func transform or forward-mode AD is under way."""
-    return _private._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return functions_transformed() or forward_ad._current_level >= 0
 
 
 def functions_transformed() -> bool:

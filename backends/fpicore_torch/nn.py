@@ -14,13 +14,11 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from fpicore import (
-    AbstractAdjoint,
-    AbstractSolver,
-    InputError,
     LayerOptions,
     LayerReport,
     activation_of,
     check_block,
+    check_part,
     map_leaves,
     report_of,
     warm,
@@ -96,35 +94,16 @@ class FixedPoint(AbstractLayer):
 
     Args:
         cell: called as cell(z, x…), returns a state like z.
-        z0, solver, adjoint, rtol, atol, norm, max_steps, batch_ndim, on_failure, warm_start: see
-            `fpicore.LayerOptions`.
+        options: see `fpicore.LayerOptions`.
 
     Raises:
         InputError: an option is not usable.
         MapError: when called, the cell returns something else than a state like z.
     """
 
-    def __init__(
-        self,
-        cell: Map,
-        *,
-        z0: Any = None,
-        solver: AbstractSolver | None = None,
-        adjoint: AbstractAdjoint | None = None,
-        rtol: float | None = None,
-        atol: float = 0.0,
-        norm: str = "l2",
-        max_steps: int = 100,
-        batch_ndim: int = 1,
-        on_failure: str = "warn",
-        warm_start: bool = False,
-    ) -> None:
-        super().__init__(
-            LayerOptions(
-                z0, solver, adjoint, rtol, atol, norm, max_steps, batch_ndim, on_failure, warm_start
-            )
-        )
-        self.cell = _checked("cell", cell)
+    def __init__(self, cell: Map, **options: Any) -> None:
+        super().__init__(LayerOptions(**options))
+        self.cell = check_part("cell", cell)
 
     def map(self, *inputs: Any) -> tuple[Map, tuple[Any, ...]]:
         """The cell."""
@@ -146,7 +125,7 @@ class FPINN(AbstractLayer):
 
     def __init__(self, network: Map, *, axis: int = -1, **options: Any) -> None:
         super().__init__(LayerOptions(**options))
-        self.network, self.axis = _checked("network", network), axis
+        self.network, self.axis = check_part("network", network), axis
 
     def map(self, *inputs: Any) -> tuple[Map, tuple[Any, ...]]:
         """The network behind a concatenation."""
@@ -230,12 +209,6 @@ class Equilibrium(AbstractLayer):
         if self.normalization == "spectral":
             weight = self.radius * weight
         return lambda z, w, c: sigma(functional.linear(z, w) + c), (weight, self.inject(x))
-
-
-def _checked(name: str, part: Any) -> Any:
-    if not callable(part):
-        raise InputError(f"expected {name} to be a module or a function, received {part!r}")
-    return part
 
 
 def _keep(value: Any, converged: Any, start: Any) -> Any:
