@@ -7,6 +7,7 @@ Import a backend to use it: ``fpicore_numpy``, ``fpicore_torch``, ``fpicore_jax`
 """
 
 from ._adjoint import AbstractAdjoint, AbstractPullBack, Forward
+from ._arrays import ArrayOps, ArrayPassage, Passage
 from ._backend import Backend, Linear, Outcome
 from ._bind import Functions, bind
 from ._errors import (
@@ -48,6 +49,8 @@ __all__ = [
     "AbstractPullBack",
     "AbstractSolver",
     "Anderson",
+    "ArrayOps",
+    "ArrayPassage",
     "Backend",
     "Backward",
     "Broyden",
@@ -74,6 +77,7 @@ __all__ = [
     "OneStep",
     "Ops",
     "Outcome",
+    "Passage",
     "Phantom",
     "Picard",
     "Point",

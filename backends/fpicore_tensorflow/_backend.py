@@ -22,6 +22,7 @@ from fpicore import (
     Stats,
 )
 
+from ._arrays import passage
 from ._autodiff import Linearization, exact_node, node, refuse_forward_mode
 from ._evaluation import steady
 from ._jacobian import TensorFlowLinear
@@ -100,7 +101,8 @@ class TensorFlowBackend:
         """Solve apart from any gradient; then attach it level by level."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
         start = tuple(tf.stop_gradient(leaf) for leaf in problem.leaves)
-        z, results, stats, memory = iteration.run(ops, steady(problem.map), start)
+        way = passage(ops, start)
+        z, results, stats, memory = way(iteration.run, steady(problem.map), start)
         record = Backward() if tf.executing_eagerly() else None
         value = tuple(tf.stop_gradient(leaf) for leaf in z)
         line = Linearization(problem.map, value)
@@ -159,8 +161,8 @@ class TensorFlowBackend:
         self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack
     ) -> tuple[Leaves, Results, Stats]:
         """The adjoint solve itself."""
-        ops = self.ops(problem.leaves, problem.batch_ndim)
-        return adjoint.pull_back(ops, problem.map, problem.leaves, Forward(iteration))
+        way = passage(self.ops(problem.leaves, problem.batch_ndim), problem.leaves)
+        return way(adjoint.pull_back, problem.map, problem.leaves, Forward(iteration))
 
     @tf.autograph.experimental.do_not_convert
     def linearize(self, problem: Problem, use: Callable[[Linear], T], recorded: bool) -> T:
@@ -200,9 +202,9 @@ def _pull_back(
     tangent: bool,
 ) -> Leaves:
     """The adjoint solve, and what becomes of its outcome."""
-    ops = backend.ops(v, batch_ndim)
+    way = passage(backend.ops(v, batch_ndim), v)
     product = line.jvp if tangent else line.vjp
-    g, results, stats = adjoint.pull_back(ops, product, v, forward, tangent)
+    g, results, stats = way(adjoint.pull_back, product, v, forward, tangent)
     _conclude(adjoint, record, results, stats)
     return g
 

@@ -137,8 +137,7 @@ class TensorFlowEagerOps(_Leaves, HostNumbers):
 
     def report(self, number: Any, integer: bool = False) -> Any:
         """Tensors."""
-        shown = super().report(number, integer)
-        return tf.convert_to_tensor(shown, tf.int32 if integer else tf.float64)
+        return shown(super().report(number, integer), integer)
 
     def _number(self, x: Tensor) -> Any:
         found = x.numpy()
@@ -226,6 +225,11 @@ class TensorFlowRecordedOps(TensorFlowGraphOps):
             return tf.where(self._spread(keep, x, tf.bool), x, fixed)
 
         return tf.nest.map_structure(one, tree)
+
+
+def shown(number: Any, integer: bool) -> Tensor:
+    """A number of the host as the user shall see it."""
+    return tf.convert_to_tensor(number, tf.int32 if integer else tf.float64)
 
 
 def _wide(a: Tensor) -> Tensor:

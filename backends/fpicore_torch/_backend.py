@@ -22,6 +22,7 @@ from fpicore import (
     Stats,
 )
 
+from ._arrays import passage
 from ._autodiff import Node
 from ._capture import capture, depends_on_others
 from ._device import TorchDeviceOps
@@ -94,9 +95,9 @@ class TorchBackend:
         ops = self.ops(problem.leaves, problem.batch_ndim)
         device = problem.leaves[0].device.type
         with torch.no_grad(), without_autocast(device) as resume:
-            f = resume(watched(frozen))
             start = tuple([leaf.detach() for leaf in problem.leaves])
-            z, results, stats, memory = iteration.run(ops, f, start)
+            f = resume(watched(frozen))
+            z, results, stats, memory = passage(ops, start)(iteration.run, f, start)
             # f may have returned a tensor that the caller holds, and z0 may be the answer.
             z = tuple([leaf.clone() for leaf in z])
         backward = None
@@ -137,8 +138,8 @@ class TorchBackend:
         self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack
     ) -> tuple[Leaves, Results, Stats]:
         """The adjoint solve itself."""
-        ops = self.ops(problem.leaves, problem.batch_ndim)
-        return adjoint.pull_back(ops, problem.map, problem.leaves, Forward(iteration))
+        way = passage(self.ops(problem.leaves, problem.batch_ndim), problem.leaves)
+        return way(adjoint.pull_back, problem.map, problem.leaves, Forward(iteration))
 
     @outside_compile
     def linearize(self, problem: Problem, use: Callable[[Linear], T], recorded: bool) -> T:
@@ -196,9 +197,9 @@ def attach(
 
     def solve(v: Leaves, tangent: bool) -> Leaves:
         product = line.jvp if tangent else line.vjp
-        ops = backend.ops(value, problem.batch_ndim)
+        way = passage(backend.ops(value, problem.batch_ndim), v)
         with without_autocast(value[0].device.type) as resume:
-            g, results, stats = adjoint.pull_back(ops, resume(product), v, forward, tangent)
+            g, results, stats = way(adjoint.pull_back, resume(product), v, forward, tangent)
         record.note(results, stats)
         adjoint.conclude(results, stats)
         return g
