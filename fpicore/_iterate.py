@@ -157,14 +157,15 @@ class Iteration:
     def _judge(self, ops: Ops, c: Carry, error: Number, tolerance: Number) -> Carry:
         """Record what the residual says: better? met? hopeless? Comparisons with NaN are false."""
         xp, step = ops.xp, c.step
-        met = (error <= tolerance) & (tolerance < _INF)
+        measured = (error < _INF) & (tolerance < _INF)
+        met = (error <= tolerance) & measured
         improved = c.active & (error < c.error)
         accept = improved | (c.active & met)
         best_step = xp.where(improved, step, c.best_step)
         patient = step - best_step < max(PATIENCE, self.max_steps // 4)
         unsettled = c.active & (error > tolerance) & (error < _INF) & patient
         settled = c.active != unsettled
-        verdict = xp.where(met, _CONVERGED, xp.where(error < _INF, _STAGNATED, _NONFINITE))
+        verdict = xp.where(met, _CONVERGED, xp.where(measured, _STAGNATED, _NONFINITE))
         return Carry(
             z=c.z,
             memory=c.memory,

@@ -175,7 +175,7 @@ class Precision(NamedTuple):
     tiny: float
     """Sums of squares below this may have lost terms to underflow."""
     huge: float
-    """Sums of squares above this may be about to overflow."""
+    """Sums of squares above this may be about to overflow; its reciprocal is a normal number."""
     smallest: float
     """The smallest normal number: its reciprocal is still finite."""
 

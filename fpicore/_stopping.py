@@ -62,6 +62,8 @@ def euclidean(ops: Ops, x: Leaves, precision: Precision) -> Number:
         xp, top = ops.xp, tree.peak(ops, x)
         least = precision.smallest
         unit = xp.where((top > least) & (top < float("inf")), top, ops.scalar(least))
+        # Below the normal numbers a reciprocal is zero to XLA, and so would be the norm.
+        unit = xp.where(unit < precision.huge, unit, ops.scalar(precision.huge))
         shrunk = tree.scale(ops, 1.0 / unit, x)
         by_peak = unit * xp.sqrt(tree.dot(ops, shrunk, shrunk))
         # Systems that were safe keep their plain value: their result may not depend on the batch.

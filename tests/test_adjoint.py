@@ -128,7 +128,7 @@ def test_scale_of_the_loss_does_not_matter(lab: Lab, name: str) -> None:
             assert np.linalg.norm(a / scale - b) <= 1e-9 * np.linalg.norm(b)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1e30, 1e38])
 def test_scale_of_the_loss_in_float32(lab: Lab, scale: float) -> None:
     def loss(theta: Any) -> Any:
         sol = lab.fpi.fixed_point(

@@ -44,6 +44,22 @@ def test_divergence_in_float32_is_nonfinite_with_a_finite_best_value(
     assert 37 <= int(lab.numpy(sol.stats.steps)) <= 40
 
 
+@pytest.mark.modes("eager", "jit", "graph", "xla")
+def test_divergence_is_never_taken_for_convergence(lab: Lab, fpi: Any, mode: str) -> None:
+    """Where the last finite norm is so large that its reciprocal is not a normal number."""
+
+    def solve(z: Any) -> Any:
+        sol = fpi.fixed_point(
+            expand, z, solver=fpi.Picard(), max_steps=100, batch_ndim=1, on_failure="ignore"
+        )
+        return sol.value, sol.result.codes
+
+    starts = np.geomspace(1.0, 10.0, 12)[:, None] * np.ones(3)
+    value, found = lab.numpy(lab.compiled(solve, mode)(lab.tensor(starts, "float32")))
+    assert found.tolist() == [Result.NONFINITE] * len(starts)
+    np.testing.assert_array_equal(value, starts.astype("float32"))
+
+
 @pytest.mark.modes("jit", "graph", "xla")
 def test_divergence_is_data_in_compiled_code(lab: Lab, fpi: Any, mode: str) -> None:
     def solve(z: Any) -> Any:

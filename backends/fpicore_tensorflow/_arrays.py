@@ -37,7 +37,7 @@ def passage(ops: Any, leaves: Leaves) -> Passage:
 def _are_small(leaves: Leaves) -> bool:
     total = 0
     for leaf in leaves:
-        if leaf.dtype not in _KINDS or not leaf.shape.rank or "CPU" not in leaf.device:
+        if leaf.dtype not in _KINDS or "CPU" not in leaf.device:
             return False
         total += leaf.shape.num_elements()
     return total < LARGEST

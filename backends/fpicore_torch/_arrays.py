@@ -27,14 +27,14 @@ class TorchArrayOps(ArrayOps):
 def passage(ops: TorchOps, leaves: Leaves) -> Passage:
     """The way of a state to the solver, outside of every transform."""
     if type(ops) is TorchOps and _are_small(leaves):
-        return ArrayPassage(TorchArrayOps(ops.batch_ndim, ops.eps), _array, torch.from_numpy)
+        return ArrayPassage(TorchArrayOps(ops.batch_ndim, ops.eps), _array, _tensor)
     return Passage(ops)
 
 
 def _are_small(leaves: Leaves) -> bool:
     total = 0
     for leaf in leaves:
-        if leaf.__class__ is not Tensor or leaf.dtype not in _KINDS or not leaf.ndim:
+        if leaf.__class__ is not Tensor or leaf.dtype not in _KINDS:
             return False
         total += leaf.numel()
     return total < LARGEST
@@ -45,3 +45,8 @@ def _array(leaf: Tensor) -> Any:
         return leaf.numpy()
     except RuntimeError:  # it requires grad, or is conjugate or negative in the eyes of torch alone
         return leaf.detach().resolve_conj().resolve_neg().numpy()
+
+
+def _tensor(array: Any) -> Tensor:
+    # Arithmetic on arrays without axes gives NumPy's scalars.
+    return torch.from_numpy(array if array.__class__ is np.ndarray else np.asarray(array))

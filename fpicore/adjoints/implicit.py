@@ -188,10 +188,12 @@ def _without_absorbed(
 
 
 def _safe_size(ops: Ops, tolerance: Tolerance, v: Leaves) -> Number:
-    """Per system the norm of v, or a stand-in whose reciprocal is finite."""
+    """Per system the norm of v, or a stand-in whose reciprocal is a normal number."""
     size, smallest = tolerance.measure(ops, v), tolerance.precision.smallest
-    size = ops.xp.where(size >= smallest, size, ops.scalar(smallest))
-    return ops.xp.where(size < float("inf"), size, ops.scalar(1.0))
+    largest = tolerance.precision.huge
+    finite = ops.xp.where(size < float("inf"), size, ops.scalar(1.0))
+    size = ops.xp.where(size >= smallest, finite, ops.scalar(smallest))
+    return ops.xp.where(size <= largest, size, ops.scalar(largest))
 
 
 def _estimate(ops: Ops, forward: Forward, tangent: bool, v: Leaves) -> Leaves:
