@@ -54,16 +54,27 @@ def test_readme_exists_and_shows_every_backend() -> None:
         assert f"import fpicore_{name}" in text
 
 
-@pytest.mark.parametrize("block", blocks("python", "py"), ids=lambda b: f"line{b.line}")
-def test_python(block: Block, tmp_path: Path) -> None:
-    """In a process of its own, with warnings as errors where they are ours."""
-    for name in FRAMEWORKS:
-        if f"fpicore_{name}" in block.text and not installed(name):
-            pytest.skip(f"{name} is not installed")
-    script = tmp_path / "block.py"
-    script.write_text(block.text)
+def libraries() -> dict[str, list[Block]]:
+    """The Python blocks by the package that they import."""
+    found: dict[str, list[Block]] = {}
+    for block in blocks("python", "py"):
+        package = re.search(r"^import (fpicore_\w+)", block.text, re.MULTILINE)
+        found.setdefault(package[1] if package else "fpicore", []).append(block)
+    return found
+
+
+@pytest.mark.parametrize("package", libraries())
+def test_python(package: str, tmp_path: Path) -> None:
+    """In a process for each package, with warnings as errors where they are ours."""
+    if not installed(package.removeprefix("fpicore_")) and package != "fpicore":
+        pytest.skip(f"{package} lacks its framework")
+    scripts = []
+    for block in libraries()[package]:
+        scripts.append(tmp_path / f"line{block.line}.py")
+        scripts[-1].write_text(block.text, encoding="utf-8")
+    each = "import runpy, sys; [runpy.run_path(path, run_name='__main__') for path in sys.argv[1:]]"
     done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning:__main__", str(script)],
+        [sys.executable, "-W", "error::UserWarning:__main__", "-c", each, *map(str, scripts)],
         capture_output=True,
         text=True,
         check=False,
