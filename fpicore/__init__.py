@@ -39,7 +39,7 @@ from .layers import (
     summarize,
     warm,
 )
-from .solvers import GMRES, Anderson, Broyden, Picard
+from .solvers import GMRES, Anderson, Broyden, NewtonKrylov, Picard
 
 __all__ = [
     "GMRES",
@@ -71,6 +71,7 @@ __all__ = [
     "MapError",
     "MissingBackendError",
     "Neumann",
+    "NewtonKrylov",
     "OneStep",
     "Ops",
     "Outcome",
