@@ -56,19 +56,20 @@ class NewtonKrylov(AbstractSolver):
     with ε = √u (‖z‖ + ‖r‖) and u the unit of the state's dtype. A step of the loop is one
     evaluation of f, at a probe z + εq or at a step on trial. GMRES ends once ‖r − A s‖ ≤ η‖r‖,
     after ``restart`` vectors or where it gains nothing. Forcing term: η₀ = ``forcing``, then
-    η = |‖r_new‖ − ‖r − A s‖| / ‖r‖, not below η_old^1.618 where that exceeds 0.1, nor below what
-    the tolerance asks for or differences resolve: Eisenstat and Walker, SIAM J. Sci. Comput. 17
-    (1996), 16, choice 1. Globalised by backtracking on ‖r‖₂ (their (2.1), INB): λ is the minimiser
-    of the parabola through the known values, 0.1 to 0.5 of the last, and a quarter of it where f
-    is not finite. The first step is the plain one, z ← f(z), taken if ‖r‖ does not grow; so is
-    the step where the search or GMRES breaks down. Knoll and Keyes, J. Comput. Phys. 193 (2004),
-    357, for the whole.
+    η = |‖r_new‖ − ‖r − A s‖| / ‖r‖, not below η_old^1.618 where that exceeds 0.1 (with
+    η_old = 1 − λ(1 − η)), nor below what the tolerance asks for or differences resolve:
+    Eisenstat and Walker, SIAM J. Sci. Comput. 17 (1996), 16, choice 1. Globalised by their
+    backtracking on ‖r‖₂ (algorithm INB): λ is the minimiser of the parabola through the known
+    values, 0.1 to 0.5 of the last, and a quarter of it where f is not finite. The first step is
+    the plain one, z ← f(z), taken if ‖r‖ does not grow; so is that after a shortened step, which
+    moves a contraction across its kinks. Where the search or GMRES breaks down a plain step is
+    taken, come what may. Knoll and Keyes, J. Comput. Phys. 193 (2004), 357, for the whole.
 
-    For stiff and nearly singular maps, where the others stagnate: a step costs a few evaluations,
-    and their number hardly depends on the conditioning of the Newton iterates. On a Bellman
-    operator it is policy iteration (Puterman and Brumelle, Math. Oper. Res. 4 (1979), 60). The
-    norm of the line search is the Euclidean one, whatever the stopping rule's. Where squares of
-    ‖r‖ leave the range of the numbers, all steps are plain.
+    For stiff, expansive and nearly singular smooth maps, where the others stagnate or diverge. On
+    a map with many kinks, and where ‖r‖ has minima that are no roots, the search may get caught:
+    Anderson is better there. On a Bellman operator it is policy iteration (Puterman and Brumelle,
+    Math. Oper. Res. 4 (1979), 60). The norm of the line search is the Euclidean one, whatever the
+    stopping rule's. Where squares of ‖r‖ leave the range of the numbers, all steps are plain.
 
     Attributes:
         restart: most Krylov vectors in a Newton step, ≥ 1; restart + 6 states are stored.
@@ -78,7 +79,7 @@ class NewtonKrylov(AbstractSolver):
         InputError: an attribute is out of its range.
     """
 
-    restart: int = 20
+    restart: int = 30
     forcing: float = 0.1
     name: ClassVar[str] = "newton_krylov"
     tentative: ClassVar[bool] = True
@@ -116,7 +117,7 @@ class NewtonKrylov(AbstractSolver):
         size = xp.sqrt(tree.dot(ops, point.residual, point.residual))
         taken = state.trial & (size <= state.bound)
         refused = state.trial & xp.logical_not(taken)
-        first = taken & xp.logical_not(state.size < _INF)
+        first = taken & (xp.logical_not(state.size < _INF) | (state.length < 1.0))
         searching = refused & xp.logical_not(state.plain)
         shortened = searching & (state.length > _SHORTEST)
         given_up = searching & xp.logical_not(shortened)
@@ -174,10 +175,10 @@ class NewtonKrylov(AbstractSolver):
         unit = unit_of(point.z) ** 0.5
         inverse = xp.reciprocal(state.size)
         eta = xp.abs(size * inverse - (1.0 - state.gain * state.length))
-        before = state.forcing**_GOLDEN
+        before = (1.0 - state.length * (1.0 - state.forcing)) ** _GOLDEN
         eta = xp.where((before > 0.1) & (before > eta), before, eta)
         known = xp.logical_not(state.plain) & xp.isfinite(eta)
-        eta = xp.where(known, eta, ops.scalar(self.forcing))
+        eta = xp.where(known, eta, state.forcing)
         wanted = 0.5 * point.tolerance * xp.reciprocal(point.error)
         for least in (wanted, ops.scalar(_NOISE * unit)):
             eta = xp.where(eta < least, least, eta)
