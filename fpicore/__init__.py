@@ -40,7 +40,7 @@ from .layers import (
     summarize,
     warm,
 )
-from .solvers import GMRES, Anderson, Broyden, Picard
+from .solvers import GMRES, Anderson, Broyden, NewtonKrylov, Picard
 
 __all__ = [
     "GMRES",
@@ -74,6 +74,7 @@ __all__ = [
     "MapError",
     "MissingBackendError",
     "Neumann",
+    "NewtonKrylov",
     "OneStep",
     "Ops",
     "Outcome",

@@ -97,7 +97,7 @@ def _list() -> int:
         state = version(name) or "installed" if installed(name) else "not installed"
         print(f"framework  {name:<12}  {state}")
     for name, solver in SOLVERS.items():
-        print(f"solver     {name:<12}  {solver}")
+        print(f"solver     {name:<13}  {solver}")
     for name, make in BUILT_IN.items():
         print(f"problem    {name:<12}  {_first_line(make)}")
     return 0

@@ -102,7 +102,7 @@ class Iteration:
         if ops.traced:  # the derivative of a norm is infinite at zero
             point = point._replace(error=ops.cut(error))
             return self._judged(ops, carry, point, ops.cut(self.tolerance.threshold(ops, f)))
-        if carry.step >= self.max_steps:
+        if carry.step >= self.max_steps or self.solver.tentative:
             return self._judged(ops, carry, point, self.tolerance.threshold(ops, f))
         # The common step, told apart where Python can see: all improve and none stops. Far from
         # the solution a bound on ‖f‖ says so, and the norm itself is not needed.
@@ -146,6 +146,8 @@ class Iteration:
         running = carry.active
         if not ops.traced and not ops.xp.any(running):
             return carry
+        if self.solver.tentative:
+            point = point._replace(tolerance=tolerance)
         # A step from where a system has stopped comes to nothing, but may have no derivative.
         point, memory = ops.cut((point, carry.memory), running)
         proposal, memory = self.solver.step(ops, point, memory)
@@ -163,7 +165,10 @@ class Iteration:
         accept = improved | (c.active & met)
         best_step = xp.where(improved, step, c.best_step)
         patient = step - best_step < max(PATIENCE, self.max_steps // 4)
-        unsettled = c.active & (error > tolerance) & (error < _INF) & patient
+        hopeful = (error > tolerance) & (error < _INF)
+        if self.solver.tentative:  # it goes back from where f is not finite
+            hopeful = hopeful | ((c.error < _INF) & xp.logical_not(error < _INF))
+        unsettled = c.active & hopeful & patient
         settled = c.active != unsettled
         verdict = xp.where(met, _CONVERGED, xp.where(measured, _STAGNATED, _NONFINITE))
         return Carry(

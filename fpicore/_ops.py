@@ -12,6 +12,7 @@ microseconds less; a traced one keeps them as its own arrays. They support Pytho
 and are at least float32 whatever the dtype of the leaves.
 """
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -180,6 +181,7 @@ class Precision(NamedTuple):
     """The smallest normal number: its reciprocal is still finite."""
 
 
+_DTYPE = re.compile(r"(?:bfloat|float|complex)\d+")
 _SINGLE = (1e-30, 1e37, 2.0**-126)
 _DOUBLE = (1e-270, 1e300, 2.0**-1022)
 _PRECISIONS = {
@@ -212,6 +214,11 @@ def precision_of(dtypes: tuple[str, ...]) -> Precision:
         huge=min(p.huge for p in found),
         smallest=max(p.smallest for p in found),
     )
+
+
+def unit_of(leaves: tuple[Leaf, ...]) -> float:
+    """Unit of the coarsest dtype of a state; every framework prints the names that NumPy has."""
+    return precision_of(tuple([_DTYPE.findall(str(leaf.dtype))[0] for leaf in leaves])).eps
 
 
 @lru_cache

@@ -23,14 +23,16 @@ class Result(IntEnum):
 _MESSAGES = {
     Result.CONVERGED: "the residual met its tolerance",
     Result.MAX_STEPS: "max_steps was reached; the best iterate is returned. Raise max_steps, "
-    "loosen rtol, or change the solver (Anderson and Broyden need fewer steps than Picard); set "
+    "loosen rtol, or change the solver (Anderson and Broyden need fewer steps than Picard, "
+    "NewtonKrylov solves stiff maps); set "
     "atol if f(z) tends to 0",
     Result.NONFINITE: "an iterate or f(z) became infinite or NaN; the best finite iterate is "
-    "returned. The map may be expansive: try Anderson or Broyden, Picard with damping < 1, or a "
-    "start closer to the solution",
+    "returned. The map may be expansive: try Anderson or Broyden, Picard with damping < 1, "
+    "NewtonKrylov, which goes back from where f is not finite, or a start closer to the solution",
     Result.STAGNATED: "the residual has not improved for many steps; the best iterate is "
     "returned. It may sit at rounding level (loosen rtol or use a wider dtype) in a cycle (try "
-    "Anderson, or Picard with damping < 1), or the map is expansive (try Anderson or Broyden); set "
+    "Anderson, or Picard with damping < 1), or the map is expansive (try Anderson, Broyden or "
+    "NewtonKrylov); set "
     "atol if f(z) tends to 0",
     Result.TRUNCATED: "a fixed number of terms was taken, as asked; nothing was measured",
     Result.INACCURATE: "the point misses its equation by more than the tolerance: a given fixed "

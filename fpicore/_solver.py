@@ -18,6 +18,8 @@ class Point(NamedTuple):
     """f(z) − z."""
     error: Number
     """Per system ‖f(z) − z‖ in the norm of the stopping rule."""
+    tolerance: Any = ()
+    """What it must not exceed; a `AbstractSolver.tentative` solver alone is told."""
 
 
 class AbstractSolver(ABC):
@@ -27,9 +29,15 @@ class AbstractSolver(ABC):
     state, a (nested) named tuple of leaves, histories and numbers. ``step`` is pure apart from
     history buffers, which it may hand back written. It does mathematics only: tolerances, masks,
     the best iterate and the status belong to the loop.
+
+    Every point that a solver proposes is evaluated once, and judged by the loop as a candidate.
     """
 
     name: ClassVar[str]
+    tentative: ClassVar[bool] = False
+    """Whether the solver tries points that it may take back: probes, or steps that may be too
+    long. The loop then tells it `Point.tolerance`, and f need be finite at the start only: where
+    it is not, ``step`` is called all the same, and shall go back."""
 
     @abstractmethod
     def init(self, ops: Ops, z: Leaves) -> Any:
@@ -38,6 +46,10 @@ class AbstractSolver(ABC):
     @abstractmethod
     def step(self, ops: Ops, point: Point, state: Any) -> tuple[Leaves, Any]:
         """The next iterate and the new state. A system must not influence another."""
+
+    def linear(self) -> "AbstractSolver | AbstractLinearSolver":
+        """The solver for linear equations of the same kind: itself, unless it says another."""
+        return self
 
     def inverse(self, ops: Ops, state: Any, v: Leaves, tangent: bool) -> Leaves:
         """An estimate of (I − J)⁻ᵀv, or of (I − J)⁻¹v if ``tangent``, from the state of a solve.

@@ -11,12 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from fpicore import Anderson, Broyden, Picard
+from fpicore import Anderson, Broyden, NewtonKrylov, Picard
 from fpicore.verify.problem import Problem
 from fpicore.verify.reference import Reference, solve_reference
 from fpicore.verify.run import Functions
 
-SOLVERS = {"picard": Picard(), "anderson": Anderson(), "broyden": Broyden()}
+SOLVERS = {
+    "picard": Picard(),
+    "anderson": Anderson(),
+    "broyden": Broyden(),
+    "newton_krylov": NewtonKrylov(restart=5),
+}
 EXPANSIVE = {"picard": "the spectral radius is above 1"}
 
 

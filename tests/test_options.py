@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 import fpicore
-from fpicore import GMRES, Anderson, Broyden, FixedPointError, Implicit, InputError, Picard
+from fpicore import (
+    GMRES,
+    Anderson,
+    Broyden,
+    FixedPointError,
+    Implicit,
+    InputError,
+    NewtonKrylov,
+    Picard,
+)
 
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (Picard, {"damping": 0.0}, r"expected 0\.0 < damping <= 1\.0, received damping=0\.0"),
@@ -27,6 +36,9 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (Anderson, {"regularization": float("inf")}, "regularization"),
     (Broyden, {"history": 0}, "history"),
     (Broyden, {"history": -3}, "history"),
+    (NewtonKrylov, {"restart": 0}, "restart"),
+    (NewtonKrylov, {"forcing": 0.0}, "forcing"),
+    (NewtonKrylov, {"forcing": 0.95}, r"expected 0\.0 < forcing <= 0\.9, received forcing=0\.95"),
     (GMRES, {"restart": 0}, r"expected restart to be an integer >= 1, received restart=0"),
     (GMRES, {"restart": 2.5}, "restart"),
     (GMRES, {"restart": None}, "restart"),
@@ -52,7 +64,7 @@ def test_refused(kind: Any, options: dict[str, Any], message: str) -> None:
         kind(**options)
 
 
-@pytest.mark.parametrize("kind", [Picard, Anderson, Broyden, GMRES, Implicit])
+@pytest.mark.parametrize("kind", [Picard, Anderson, Broyden, NewtonKrylov, GMRES, Implicit])
 def test_unknown_option(kind: Any) -> None:
     with pytest.raises(TypeError, match="momentum"):
         kind(momentum=0.9)
@@ -64,6 +76,7 @@ def test_unknown_option(kind: Any) -> None:
         Picard(damping=0.5),
         Anderson(history=3),
         Broyden(history=7),
+        NewtonKrylov(restart=3),
         GMRES(restart=3),
         Implicit(order=2),
     ],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fpicore_numpy as fpi
-from fpicore import Anderson, Broyden, Picard, Result
+from fpicore import Anderson, Broyden, NewtonKrylov, Picard, Result
 
 from .problems import symmetric
 
@@ -65,7 +65,7 @@ def test_faster_than_plain_iteration_at_tight_tolerance(solver: Any, seed: int) 
 
 
 @pytest.mark.parametrize("exponent", [-400, -60, 60, 400])
-@pytest.mark.parametrize("solver", [Anderson(), Broyden()], ids=lambda s: s.name)
+@pytest.mark.parametrize("solver", [Anderson(), Broyden(), NewtonKrylov()], ids=lambda s: s.name)
 def test_units_do_not_matter(solver: Any, exponent: int) -> None:
     """In other units the same steps are taken, bit for bit: nothing in a solver is absolute."""
     matrix, shift = hundred(0)
@@ -76,7 +76,7 @@ def test_units_do_not_matter(solver: Any, exponent: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-250, 1e-200, 1e160, 1e250])
-@pytest.mark.parametrize("solver", [Anderson(), Broyden()], ids=lambda s: s.name)
+@pytest.mark.parametrize("solver", [Anderson(), Broyden(), NewtonKrylov()], ids=lambda s: s.name)
 def test_beyond_the_range_of_squares(solver: Any, scale: float) -> None:
     """Inner products leave the range of float64; the answer may take longer, and is right."""
     random = np.random.default_rng(0)

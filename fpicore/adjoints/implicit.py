@@ -30,7 +30,8 @@ class Implicit(AbstractPullBack):
     so with Anderson or Broyden also where the spectral radius of J exceeds 1.
 
     Attributes:
-        solver: any fpicore solver, `GMRES` among them; None takes the solver of the forward pass.
+        solver: any fpicore solver, `GMRES` among them; None takes the solver of the forward pass
+            (`GMRES` for `NewtonKrylov`).
         fallback: the solver that takes up those systems that ``solver`` did not bring to
             convergence, from the best g so far (`GMRES` from 0). None gives up; so does the solver
             that has just failed.
@@ -109,7 +110,7 @@ class Implicit(AbstractPullBack):
             tolerance=tolerance,
             max_steps=self.max_steps or forward.iteration.max_steps,
         )
-        solver = self.solver or forward.iteration.solver
+        solver = self.solver or self._inherited(forward)
         if self.reuse and forward.memory is not None and isinstance(solver, AbstractSolver):
             carry = equation.preconditioned(ops, solver, partial(_estimate, ops, forward, tangent))
         else:
@@ -118,6 +119,11 @@ class Implicit(AbstractPullBack):
             carry = _go_on(ops, equation, self.fallback, carry)
         g, results, stats, _ = outcome(ops, _without_absorbed(ops, tolerance, carry))
         return tree.scale(ops, size, g), results, stats
+
+    def _inherited(self, forward: Forward) -> AnySolver:
+        """The forward solver, or its counterpart for linear equations; that takes no estimate."""
+        solver = forward.iteration.solver
+        return solver if self.reuse else solver.linear()
 
     def _tolerance(self, forward: Tolerance) -> Tolerance:
         """What was left open is taken from the forward solve; the right-hand side has norm 1."""

@@ -27,7 +27,9 @@ class Unrolled(AbstractAdjoint):
             an integer is that distance, in steps.
 
     Raises:
-        InputError: checkpoint is neither a bool nor a positive integer.
+        InputError: checkpoint is neither a bool nor a positive integer; at the solve, the solver
+            tries points that it may take back (`NewtonKrylov`): derivatives of difference
+            quotients would be rounding, and of the branches not taken NaN.
     """
 
     checkpoint: bool | int = False
@@ -47,4 +49,9 @@ class Unrolled(AbstractAdjoint):
 
     def solve(self, backend: "Backend", problem: Problem, iteration: Iteration) -> "Outcome":
         """Iterate under the framework's own differentiation."""
+        if iteration.solver.tentative:
+            raise InputError(
+                "expected a solver whose every step can be differentiated, such as Anderson() or "
+                f"Picard(), with Unrolled(), received {iteration.solver!r}; take Implicit()"
+            )
         return backend.unroll(problem, iteration, self.segment(iteration))

@@ -3,6 +3,7 @@
 from .anderson import Anderson
 from .broyden import Broyden
 from .gmres import GMRES
+from .newton_krylov import NewtonKrylov
 from .picard import Picard
 
-__all__ = ["GMRES", "Anderson", "Broyden", "Picard"]
+__all__ = ["GMRES", "Anderson", "Broyden", "NewtonKrylov", "Picard"]

@@ -11,7 +11,9 @@ from .._solver import AbstractLinearSolver, Expansion
 from .._tree import Histories, Leaves
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
+    """The memory of a cycle."""
+
     basis: Histories
     """Orthonormal q_i, in slots that all systems share."""
     count: Number
@@ -73,11 +75,11 @@ class GMRES(AbstractLinearSolver):
     def _slots(self) -> int:
         return self.restart + 1
 
-    def init(self, ops: Ops, residual: Leaves) -> tuple[Leaves, _State]:
+    def init(self, ops: Ops, residual: Leaves) -> tuple[Leaves, State]:
         """An empty basis, and the residual as its first vector."""
         vector = ops.numbers(residual[0], 0.0, (self._slots,))
         matrix = ops.numbers(residual[0], 0.0, (self._slots, self._slots))
-        empty = _State(
+        empty = State(
             basis=tree.history(ops, residual, self._slots),
             count=ops.scalar(0.0),
             used=vector,
@@ -90,9 +92,7 @@ class GMRES(AbstractLinearSolver):
         )
         return self.begin(ops, ops.numbers(residual[0], 0.0) < 1.0, residual, empty)
 
-    def begin(
-        self, ops: Ops, mask: Number, residual: Leaves, state: _State
-    ) -> tuple[Leaves, _State]:
+    def begin(self, ops: Ops, mask: Number, residual: Leaves, state: State) -> tuple[Leaves, State]:
         """q₁ = r/‖r‖, in the slot of the next product."""
         xp = ops.xp
         size = xp.sqrt(tree.dot(ops, residual, residual))
@@ -111,7 +111,7 @@ class GMRES(AbstractLinearSolver):
         positive = xp.where(size > 0.0, size, ops.scalar(1.0))
         return tree.scale(ops, xp.reciprocal(positive), residual), new
 
-    def expand(self, ops: Ops, vector: Leaves, image: Leaves, state: _State) -> Expansion:
+    def expand(self, ops: Ops, vector: Leaves, image: Leaves, state: State) -> Expansion:
         """One Arnoldi step and one rotation."""
         xp, zero = ops.xp, ops.scalar(0.0)
         slot = state.count % self._slots
@@ -133,13 +133,13 @@ class GMRES(AbstractLinearSolver):
     def _rotate(
         self,
         ops: Ops,
-        state: _State,
+        state: State,
         here: Number,
         h: Number,
         below: Number,
         least: Number,
         q: Leaves,
-    ) -> _State:
+    ) -> State:
         """The least-squares problem with one more column: h, and ``below`` in the row of q.
 
         The column is left out where its diagonal in R is below ``least``.
@@ -164,7 +164,7 @@ class GMRES(AbstractLinearSolver):
             residual=tree.add(kept, tree.scale(ops, -s * c * state.size, q)),
         )
 
-    def correction(self, ops: Ops, state: _State) -> Leaves:
+    def correction(self, ops: Ops, state: State) -> Leaves:
         """Q y, where y minimises ‖β e₁ − H̄ y‖."""
         matvec = ops.xp.matvec
         y = matvec(state.inverse, state.right)

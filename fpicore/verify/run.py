@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from .._errors import ConvergenceWarning, PrecisionWarning
 from .._solver import AbstractSolver
-from ..solvers import Anderson, Broyden, Picard
+from ..solvers import Anderson, Broyden, NewtonKrylov, Picard
 from .arrays import cast, convert
 from .checks import Agreement, Check, Verdict, distance, judged
 from .dense import Functions
@@ -26,6 +26,7 @@ SOLVERS: Mapping[str, AbstractSolver] = {
     "picard": Picard(),
     "anderson": Anderson(),
     "broyden": Broyden(),
+    "newton_krylov": NewtonKrylov(),
 }
 """The strategies by name, with their default options."""
 

@@ -1,0 +1,1 @@
+"""Solvers against each other and against peers, on one list of problems."""
