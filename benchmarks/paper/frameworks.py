@@ -25,6 +25,8 @@ class Framework:
     tanh: Callable[[Any], Any]
     exp: Callable[[Any], Any]
     log1p: Callable[[Any], Any]
+    logsumexp: Callable[[Any, int], Any]
+    reshape: Callable[[Any, tuple[int, ...]], Any]
 
     def conv(self, x: Any, kernel: Any) -> Any:
         """Correlation of pictures with filters, in the shape of the pictures.
@@ -39,7 +41,7 @@ class Framework:
         raise NotImplementedError
 
     def forward(self, function: Callable[[Any, Any], Any]) -> Callable[[Arrays, Arrays], Any]:
-        """A function of tensors as one of arrays, without derivatives."""
+        """A function of tensors, to one or a tuple of them, as one of arrays; no derivatives."""
         raise NotImplementedError
 
 
@@ -52,6 +54,7 @@ class _Torch(Framework):
         self.sigmoid, self.relu = torch.sigmoid, torch.relu
         self.softplus, self.sum = torch.nn.functional.softplus, torch.sum
         self.tanh, self.exp, self.log1p = torch.tanh, torch.exp, torch.log1p
+        self.logsumexp, self.reshape = torch.logsumexp, torch.reshape
 
     def conv(self, x: Any, kernel: Any) -> Any:
         functional = self._torch.nn.functional
@@ -74,7 +77,7 @@ class _Torch(Framework):
         def run(parameters: Arrays, batch: Arrays) -> Any:
             trees = [{k: self._tensor(x) for k, x in tree.items()} for tree in (parameters, batch)]
             with self._torch.no_grad():
-                return function(*trees).numpy()
+                return _each(function(*trees), lambda x: x.numpy())
 
         return run
 
@@ -91,6 +94,7 @@ class _JAX(Framework):
         self.sigmoid, self.relu = jax.nn.sigmoid, jax.nn.relu
         self.softplus, self.sum = jax.nn.softplus, jax.numpy.sum
         self.tanh, self.exp, self.log1p = jax.numpy.tanh, jax.numpy.exp, jax.numpy.log1p
+        self.logsumexp, self.reshape = jax.nn.logsumexp, jax.numpy.reshape
 
     def conv(self, x: Any, kernel: Any) -> Any:
         padded = self._jax.numpy.pad(x, ((0, 0), *_borders(kernel), (0, 0)), mode="reflect")
@@ -109,7 +113,7 @@ class _JAX(Framework):
 
     def forward(self, function: Callable[[Any, Any], Any]) -> Callable[[Arrays, Arrays], Any]:
         compiled = self._jax.jit(function)
-        return lambda parameters, batch: np.asarray(compiled(parameters, batch))
+        return lambda parameters, batch: _each(compiled(parameters, batch), np.asarray)
 
 
 class _TensorFlow(Framework):
@@ -121,6 +125,7 @@ class _TensorFlow(Framework):
         self.sigmoid, self.relu = tf.sigmoid, tf.nn.relu
         self.softplus, self.sum = tf.math.softplus, tf.reduce_sum
         self.tanh, self.exp, self.log1p = tf.tanh, tf.exp, tf.math.log1p
+        self.logsumexp, self.reshape = tf.reduce_logsumexp, tf.reshape
 
     def conv(self, x: Any, kernel: Any) -> Any:
         padded = self._tf.pad(x, ((0, 0), *_borders(kernel), (0, 0)), mode="REFLECT")
@@ -144,10 +149,14 @@ class _TensorFlow(Framework):
 
     def forward(self, function: Callable[[Any, Any], Any]) -> Callable[[Arrays, Arrays], Any]:
         compiled = self._tf.function(function, reduce_retracing=True)
-        return lambda *trees: compiled(*map(self._tensors, trees)).numpy()
+        return lambda *trees: _each(compiled(*map(self._tensors, trees)), lambda x: x.numpy())
 
     def _tensors(self, arrays: Arrays) -> Any:
         return {name: self._tf.convert_to_tensor(array) for name, array in arrays.items()}
+
+
+def _each(found: Any, convert: Callable[[Any], Any]) -> Any:
+    return tuple(map(convert, found)) if isinstance(found, tuple) else convert(found)
 
 
 def _borders(kernel: Any) -> list[tuple[int, int]]:
