@@ -24,7 +24,7 @@ from fpicore import Implicit
 
 from . import denoising_plot
 from .denoising_classical import CLASSICAL, pick
-from .denoising_models import MODELS, Model, as_batch, unpacked
+from .denoising_models import MODELS, Model, as_batch
 from .frameworks import NAMES, Framework, open_framework
 from .optimiser import AdamW, clipped, cosine
 from .pictures import TEST, TRAINING, UNIT, VALIDATION, Picture, load, middle, noisy, patches
@@ -42,9 +42,10 @@ class Options:
     """How a model is trained and tested; the same for all models and frameworks."""
 
     sigmas: tuple[float, ...] = (15.0, 25.0, 50.0)
-    batches: int = 600
+    batches: int = 240
     batch: int = 8
     patch: int = 48
+    rate: float = 1e-2
     average: float = 0.99
     """Decay of the moving average of the weights."""
     adjoint_rtol: float = 1e-2
@@ -78,16 +79,16 @@ def train(
     adjoint = Implicit(rtol=options.adjoint_rtol, on_failure="ignore", callback=tally.backward)
     step = framework.step(make_loss(framework, model, adjoint))
     start = model.cell.initial(seed)
-    optimiser = AdamW(start, model.cell.rate, 0.0, options.average)
+    optimiser = AdamW(start, options.rate, 0.0, options.average)
     stream = patches(load(TRAINING), options.patch, options.batch, options.sigmas, seed)
     begin = time.process_time()
     for number, (clean, dirty, sigma) in enumerate(
         watch(islice(stream, options.batches), name, options.batches)
     ):
-        batch = as_batch(model, clean, dirty, sigma / np.float32(UNIT))
+        batch = as_batch(clean, dirty, sigma / np.float32(UNIT))
         value, figures, gradients = step(optimiser.parameters, batch)
         tally.forward(figures)
-        optimiser.rate = cosine(model.cell.rate, number / options.batches)
+        optimiser.rate = cosine(options.rate, number / options.batches)
         optimiser.update(clipped(gradients, 1.0))
         losses.append(value)
     part = max(len(losses) // 6, 1)
@@ -114,9 +115,9 @@ def restorer(framework: Framework, name: str, weights: Any, tally: Tally) -> Res
 
     def restore(pixels: np.ndarray, sigma: float) -> np.ndarray:
         size = np.array([sigma / UNIT], np.float32)
-        clean, *solve = run(weights, as_batch(model, pixels[None], pixels[None], size))
+        clean, *solve = run(weights, as_batch(pixels[None], pixels[None], size))
         tally.forward(dict(zip(("codes", "steps"), solve, strict=True)) if solve else {})
-        return unpacked(clean, model.cell.factor)[0]
+        return clean[0, ..., 0]
 
     return restore
 
@@ -217,7 +218,9 @@ def main(arguments: list[str] | None = None) -> int:
         for seed in range(given.seeds)
     ]
     if not given.no_classical:
-        jobs = [(partial(classical, name, options), True) for name in CLASSICAL] + jobs
+        slow = {"BM3D"} if given.quick else set()
+        names = [name for name in CLASSICAL if name not in slow]
+        jobs = [(partial(classical, name, options), True) for name in names] + jobs
     restorers: dict[str, Restore] = {}
     for job, drawn in jobs:
         run, restore = job()

@@ -13,7 +13,9 @@ import numpy as np
 from .frameworks import Arrays, Framework
 
 SIDE = 5
-CHANNELS = 32
+"""Of the filters of FPI_GD, 24 in number."""
+WIDE, CHANNELS = 7, 24
+"""Of the filters of FPI_NN, and their number: a step costs about as much as one of FPI_GD."""
 RTOL = 3e-4
 MAX_STEPS = 100
 
@@ -22,18 +24,12 @@ Posed = tuple[Callable[..., Any], Any, tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Cell:
-    """A map whose fixed point, or whose k-fold image of the start, tells the clean picture."""
+    """A map whose fixed point, or whose k-fold image of the start, is the clean picture."""
 
-    factor: int
-    """Squares of factor × factor pixels are the channels of one."""
-    rate: float
-    """Learning rate."""
     initial: Callable[[int], Arrays]
     """Parameters, given a seed."""
     pose: Callable[[Framework, Any, Any], Posed]
     """(framework, parameters, batch) ↦ the map, its start and its further arguments."""
-    read: Callable[[Framework, Any, Any, Any], Any]
-    """(framework, parameters, batch, state) ↦ the clean picture."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class Model:
         if self.steps is not None:
             for _ in range(min(self.steps, max_steps)):
                 start = f(start, *args)
-            return self.cell.read(framework, p, batch, start), {}
+            return start, {}
         solution = framework.fpi.fixed_point(
             f,
             start,
@@ -63,19 +59,26 @@ class Model:
             on_failure="ignore",
         )
         figures = {"codes": solution.result.codes, "steps": solution.stats.steps}
-        return self.cell.read(framework, p, batch, solution.value), figures
+        return solution.value, figures
+
+
+def _waves(side: int, seed: int) -> np.ndarray:
+    """The cosine basis of a square but its constant, low frequencies first, and 1 % of noise."""
+    i = np.arange(side)
+    waves = np.cos(np.pi * np.outer(i, 2 * i + 1) / (2 * side))
+    waves /= np.linalg.norm(waves, axis=1, keepdims=True)
+    basis = np.einsum("ai,bj->ijab", waves, waves).reshape(side, side, 1, -1)
+    frequencies = np.add.outer(i**2, i**2).ravel()
+    basis = basis[..., np.argsort(frequencies, kind="stable")[1:]]
+    return basis + 0.01 * np.random.default_rng(seed).standard_normal(basis.shape)
 
 
 def _gd_initial(seed: int) -> Arrays:
-    """The cosine basis without its constant, all filters alike, turned about by 1 % of noise."""
-    i = np.arange(SIDE)
-    waves = np.cos(np.pi * np.outer(i, 2 * i + 1) / (2 * SIDE))
-    waves /= np.linalg.norm(waves, axis=1, keepdims=True)
-    basis = np.einsum("ai,bj->ijab", waves, waves).reshape(SIDE, SIDE, 1, -1)[..., 1:]
-    noise = 0.01 * np.random.default_rng(seed).standard_normal(basis.shape)
+    """The cosine basis, all filters alike."""
+    basis = _waves(SIDE, seed)
     zeros = np.zeros(basis.shape[-1])
     found = {
-        "filters": basis + noise,
+        "filters": basis,
         "weight_bias": zeros - 3.0,
         "weight_level_bias": zeros,
         "width_bias": zeros + 1.0,
@@ -114,51 +117,40 @@ def _gd_pose(framework: Framework, p: Any, batch: Any) -> Posed:
     return f, batch["noisy"], (step, batch["noisy"], filters, trust, weight, width)
 
 
-def _gd_read(framework: Framework, p: Any, batch: Any, z: Any) -> Any:
-    del framework, p, batch
-    return z
-
-
 def _nn_initial(seed: int) -> Arrays:
-    random = np.random.default_rng(seed)
-
-    def kernel(inputs: int, outputs: int, gain: float) -> np.ndarray:
-        scale = gain * (9 * inputs) ** -0.5
-        return (scale * random.standard_normal((3, 3, inputs, outputs))).astype(np.float32)
-
+    """As FPI_GD begins, with larger filters, and with a second layer that is free to leave it."""
+    first = _waves(WIDE, seed)[..., :CHANNELS]
     found = {
-        "inject": kernel(4, CHANNELS, 1.0),
-        "first": kernel(CHANNELS, CHANNELS, 1.0),
-        "second": kernel(CHANNELS, CHANNELS, 0.5),
-        "out": kernel(CHANNELS, 4, 0.2),
+        "first": first,
+        "second": first[::-1, ::-1].transpose(0, 1, 3, 2),
+        "width_bias": np.full(CHANNELS, 0.5),
+        "width_level_bias": np.zeros(CHANNELS),
+        "gain_bias": np.full(CHANNELS, -3.5),
+        "gain_level_bias": np.full(CHANNELS, 0.5),
+        "trust_bias": np.array([-1.2, -1.0]),
     }
-    for name in ("first_bias", "first_level_bias", "second_bias", "second_level_bias"):
-        found[name] = np.zeros(CHANNELS, np.float32)
-    return found
+    return {name: np.ascontiguousarray(x, np.float32) for name, x in found.items()}
 
 
 def _nn_pose(framework: Framework, p: Any, batch: Any) -> Posed:
-    """z = W₂ ∗ relu(W₁ ∗ relu(z)) + U ∗ y/σ, at half the resolution; biases linear in log σ."""
+    """z = z + t (y − z) − W₂ ∗ (b ψ(a W₁ ∗ z)), ψ(u) = u/(1 + u²): a network of two layers.
+
+    a, b and t are exponentials of linear functions of log σ.
+    """
     level = batch["level"]
-    known = framework.conv(batch["noisy"] / framework.exp(level), p["inject"]) + p["second_bias"]
-    known = known + level * p["second_level_bias"]
-    bias = p["first_bias"] + level * p["first_level_bias"]
+    width = framework.exp(p["width_bias"] + level * p["width_level_bias"])
+    gain = framework.exp(p["gain_bias"] + level * p["gain_level_bias"])
+    trust = framework.exp(p["trust_bias"][0] + level * p["trust_bias"][1])
 
-    def f(z: Any, known: Any, bias: Any, first: Any, second: Any) -> Any:
-        hidden = framework.relu(framework.conv(framework.relu(z), first) + bias)
-        return known + framework.conv(hidden, second)
+    def f(z: Any, y: Any, first: Any, second: Any, width: Any, gain: Any, trust: Any) -> Any:
+        u = width * framework.conv(z, first)
+        return z + trust * (y - z) - framework.conv(gain * u / (1.0 + u * u), second)
 
-    return f, 0.0 * known, (known, bias, p["first"], p["second"])
-
-
-def _nn_read(framework: Framework, p: Any, batch: Any, z: Any) -> Any:
-    """What is left of y without σ times the noise."""
-    noise = framework.conv(framework.relu(z), p["out"])
-    return batch["noisy"] - framework.exp(batch["level"]) * noise
+    y = batch["noisy"]
+    return f, y, (y, p["first"], p["second"], width, gain, trust)
 
 
-_GD = Cell(1, 1e-2, _gd_initial, _gd_pose, _gd_read)
-_NN = Cell(2, 4e-3, _nn_initial, _nn_pose, _nn_read)
+_GD, _NN = Cell(_gd_initial, _gd_pose), Cell(_nn_initial, _nn_pose)
 
 MODELS = {
     "fpi_gd": Model(_GD),
@@ -170,25 +162,10 @@ MODELS = {
 }
 
 
-def as_batch(model: Model, clean: np.ndarray, noisy: np.ndarray, sigma: np.ndarray) -> Arrays:
+def as_batch(clean: np.ndarray, noisy: np.ndarray, sigma: np.ndarray) -> Arrays:
     """What a model takes, of pictures (n, height, width) and their σ in units."""
     return {
-        "clean": packed(clean, model.cell.factor),
-        "noisy": packed(noisy, model.cell.factor),
+        "clean": np.ascontiguousarray(clean[..., None]),
+        "noisy": np.ascontiguousarray(noisy[..., None]),
         "level": np.log(sigma).astype(np.float32)[:, None, None, None],
     }
-
-
-def packed(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """(n, height, width) as (n, height/factor, width/factor, factor²)."""
-    n, height, width = pixels.shape
-    parts = pixels.reshape(n, height // factor, factor, width // factor, factor)
-    shape = (n, height // factor, width // factor, factor**2)
-    return np.ascontiguousarray(parts.transpose(0, 1, 3, 2, 4).reshape(shape))
-
-
-def unpacked(channels: np.ndarray, factor: int) -> np.ndarray:
-    """The inverse of ``packed``."""
-    n, height, width, _ = channels.shape
-    parts = channels.reshape(n, height, width, factor, factor).transpose(0, 1, 3, 2, 4)
-    return parts.reshape(n, height * factor, width * factor)
