@@ -43,13 +43,14 @@ def as_batch(rows: Rows) -> Arrays:
 
 
 def batches(rows: Rows, size: int, seed: int, epoch: int) -> Iterator[Arrays]:
-    """One epoch in random order, each picture moved by up to a pixel; a last short one is left."""
+    """One epoch in random order, half of it moved by up to a pixel; a last short batch is left."""
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(rows.digits))
     for begin in range(0, len(order) - size + 1, size):
         chosen = order[begin : begin + size]
         around = np.pad(rows.pictures[chosen], ((0, 0), (1, 1), (1, 1)))
         corners = random.integers(3, size=(size, 2))
+        corners[random.random(size) < 0.5] = 1
         moved = [
             p[top : top + 8, left : left + 8]
             for p, (top, left) in zip(around, corners, strict=True)
