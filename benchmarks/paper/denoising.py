@@ -24,7 +24,7 @@ from fpicore import Implicit
 
 from . import denoising_plot
 from .denoising_classical import CLASSICAL, pick
-from .denoising_models import MODELS, Model, as_batch
+from .denoising_models import MODELS, MOST_STEPS, Model, as_batch
 from .frameworks import NAMES, Framework, open_framework
 from .optimiser import AdamW, clipped, cosine
 from .pictures import TEST, TRAINING, UNIT, VALIDATION, Picture, load, middle, noisy, patches
@@ -42,14 +42,14 @@ class Options:
     """How a model is trained and tested; the same for all models and frameworks."""
 
     sigmas: tuple[float, ...] = (15.0, 25.0, 50.0)
-    batches: int = 240
+    batches: int = 120
     batch: int = 8
-    patch: int = 48
+    patch: int = 40
     rate: float = 1e-2
-    average: float = 0.99
+    average: float = 0.96
     """Decay of the moving average of the weights."""
     adjoint_rtol: float = 1e-2
-    window: int = 256
+    window: int = 192
     """Side of the middle square that is tested."""
 
 
@@ -108,7 +108,7 @@ def restorer(framework: Framework, name: str, weights: Any, tally: Tally) -> Res
     model = MODELS[name]
 
     def found(p: Any, batch: Any) -> tuple[Any, ...]:
-        clean, figures = model.restore(framework, p, batch, None)
+        clean, figures = model.restore(framework, p, batch, None, MOST_STEPS)
         return clean, *figures.values()
 
     run = framework.forward(found)

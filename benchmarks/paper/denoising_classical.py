@@ -63,4 +63,4 @@ def pick(name: str, pictures: list[Picture], sigma: float) -> Any:
         pairs = zip(pictures, found, strict=True)
         return float(np.mean([psnr(p.pixels, x) for p, x in pairs]))
 
-    return max(choices, key=merit) if len(choices) > 1 else choices[0]
+    return max(choices, key=merit) if len(choices) > 1 else next(iter(choices))

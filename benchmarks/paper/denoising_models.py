@@ -17,7 +17,8 @@ SIDE = 5
 WIDE, CHANNELS = 7, 24
 """Of the filters of FPI_NN, and their number: a step costs about as much as one of FPI_GD."""
 RTOL = 3e-4
-MAX_STEPS = 100
+MAX_STEPS, MOST_STEPS = 60, 200
+"""In training, where one patch in thousands is not worth more, and in a test."""
 
 Posed = tuple[Callable[..., Any], Any, tuple[Any, ...]]
 
@@ -125,9 +126,9 @@ def _nn_initial(seed: int) -> Arrays:
         "second": first[::-1, ::-1].transpose(0, 1, 3, 2),
         "width_bias": np.full(CHANNELS, 0.5),
         "width_level_bias": np.zeros(CHANNELS),
-        "gain_bias": np.full(CHANNELS, -3.5),
+        "gain_bias": np.full(CHANNELS, -4.0),
         "gain_level_bias": np.full(CHANNELS, 0.5),
-        "trust_bias": np.array([-1.2, -1.0]),
+        "trust_bias": np.array([-1.2, -1.5]),
     }
     return {name: np.ascontiguousarray(x, np.float32) for name, x in found.items()}
 

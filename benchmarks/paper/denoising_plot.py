@@ -8,7 +8,7 @@ import numpy as np
 
 from .pictures import Picture, levels, noisy, psnr
 
-SHOWN = ("BM3D", "unrolled_nn_10", "fpi_gd", "fpi_nn")
+SHOWN = ("BM3D", "unrolled_gd_10", "fpi_gd", "fpi_nn")
 
 
 def draw(
@@ -26,7 +26,7 @@ def draw(
     shown = {"clean": picture.pixels, f"noisy, σ = {sigma:g}": dirty}
     shown |= {name: restorers[name](dirty, sigma) for name in SHOWN if name in restorers}
     figure = Figure(figsize=(2.0 * len(shown), 4.6), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.0, 1.0))
+    above, below = np.ravel(figure.subfigures(2, 1))
     axes = above.subplots(1, len(shown), squeeze=False)[0]
     side = min(128, len(dirty))
     for axis, (name, pixels) in zip(axes, shown.items(), strict=True):

@@ -25,7 +25,7 @@ def load() -> tuple[Rows, Rows, Rows]:
     """Training, held-out and test rows of scikit-learn's digits; the same at every call."""
     from sklearn.datasets import load_digits
 
-    held = load_digits()
+    held: Any = load_digits()
     pictures, digits = (held.images / 16.0).astype(np.float32), held.target
     order = np.random.default_rng(100).permutation(len(digits))
     parts = np.split(order, [TEST, TEST + HELD_OUT])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,7 @@ def patches(
 def _patch(random: np.random.Generator, pictures: list[Picture], size: int) -> np.ndarray:
     pixels = pictures[random.integers(len(pictures))].pixels
     top, left = (random.integers(length - size + 1) for length in pixels.shape)
-    patch = np.rot90(pixels[top : top + size, left : left + size], random.integers(4))
+    patch = np.rot90(pixels[top : top + size, left : left + size], int(random.integers(4)))
     return patch[:, ::-1] if random.integers(2) else patch
 
 
@@ -99,13 +100,12 @@ def ssim(clean: np.ndarray, found: np.ndarray) -> float:
     """Structural similarity with Gaussian windows (Wang et al., IEEE TIP 13 (2004), 600)."""
     from skimage.metrics import structural_similarity
 
-    return float(
-        structural_similarity(
-            levels(clean),
-            levels(found),
-            data_range=255.0,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
+    value: Any = structural_similarity(
+        levels(clean),
+        levels(found),
+        data_range=255.0,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
     )
+    return float(value)
