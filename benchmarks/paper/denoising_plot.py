@@ -26,7 +26,8 @@ def draw(
     shown = {"clean": picture.pixels, f"noisy, σ = {sigma:g}": dirty}
     shown |= {name: restorers[name](dirty, sigma) for name in SHOWN if name in restorers}
     figure = Figure(figsize=(2.0 * len(shown), 4.6), layout="constrained")
-    above, below = np.ravel(figure.subfigures(2, 1))
+    halves: Any = figure.subfigures(2, 1)
+    above, below = halves
     axes = above.subplots(1, len(shown), squeeze=False)[0]
     side = min(128, len(dirty))
     for axis, (name, pixels) in zip(axes, shown.items(), strict=True):
