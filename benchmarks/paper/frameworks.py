@@ -22,13 +22,26 @@ class Framework:
     softplus: Callable[[Any], Any]
     sum: Callable[..., Any]
     """Of a tensor, or of one ``axis`` of it."""
+    tanh: Callable[[Any], Any]
+    exp: Callable[[Any], Any]
+    log1p: Callable[[Any], Any]
+    logsumexp: Callable[[Any, int], Any]
+    reshape: Callable[[Any, tuple[int, ...]], Any]
+
+    def conv(self, x: Any, kernel: Any) -> Any:
+        """Correlation of pictures with filters, in the shape of the pictures.
+
+        x is (pictures, height, width, channels in), the kernel (odd height, odd width, channels
+        in, channels out). Beyond its borders a picture goes on mirrored at the outermost pixels.
+        """
+        raise NotImplementedError
 
     def step(self, loss: Callable[[Any, Any], tuple[Any, dict[str, Any]]]) -> Step:
         """The value, the figures and the gradient of ``loss(parameters, batch)``."""
         raise NotImplementedError
 
     def forward(self, function: Callable[[Any, Any], Any]) -> Callable[[Arrays, Arrays], Any]:
-        """A function of tensors as one of arrays, without derivatives."""
+        """A function of tensors, to one or a tuple of them, as one of arrays; no derivatives."""
         raise NotImplementedError
 
 
@@ -40,6 +53,15 @@ class _Torch(Framework):
         self.fpi = import_module("fpicore_torch")
         self.sigmoid, self.relu = torch.sigmoid, torch.relu
         self.softplus, self.sum = torch.nn.functional.softplus, torch.sum
+        self.tanh, self.exp, self.log1p = torch.tanh, torch.exp, torch.log1p
+        self.logsumexp, self.reshape = torch.logsumexp, torch.reshape
+
+    def conv(self, x: Any, kernel: Any) -> Any:
+        functional = self._torch.nn.functional
+        (top, bottom), (left, right) = _borders(kernel)
+        planes = x.permute(0, 3, 1, 2)  # a view: the channels stay the innermost axis in memory
+        padded = functional.pad(planes, (left, right, top, bottom), mode="reflect")
+        return functional.conv2d(padded, kernel.permute(3, 2, 0, 1)).permute(0, 2, 3, 1)
 
     def step(self, loss: Callable[[Any, Any], tuple[Any, dict[str, Any]]]) -> Step:
         def run(parameters: Arrays, batch: Arrays) -> tuple[float, dict[str, Any], Arrays]:
@@ -55,7 +77,7 @@ class _Torch(Framework):
         def run(parameters: Arrays, batch: Arrays) -> Any:
             trees = [{k: self._tensor(x) for k, x in tree.items()} for tree in (parameters, batch)]
             with self._torch.no_grad():
-                return function(*trees).numpy()
+                return _each(function(*trees), lambda x: x.numpy())
 
         return run
 
@@ -71,6 +93,14 @@ class _JAX(Framework):
         self.fpi = import_module("fpicore_jax")
         self.sigmoid, self.relu = jax.nn.sigmoid, jax.nn.relu
         self.softplus, self.sum = jax.nn.softplus, jax.numpy.sum
+        self.tanh, self.exp, self.log1p = jax.numpy.tanh, jax.numpy.exp, jax.numpy.log1p
+        self.logsumexp, self.reshape = jax.nn.logsumexp, jax.numpy.reshape
+
+    def conv(self, x: Any, kernel: Any) -> Any:
+        padded = self._jax.numpy.pad(x, ((0, 0), *_borders(kernel), (0, 0)), mode="reflect")
+        return self._jax.lax.conv_general_dilated(
+            padded, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
 
     def step(self, loss: Callable[[Any, Any], tuple[Any, dict[str, Any]]]) -> Step:
         compiled = self._jax.jit(self._jax.value_and_grad(loss, has_aux=True))
@@ -83,7 +113,7 @@ class _JAX(Framework):
 
     def forward(self, function: Callable[[Any, Any], Any]) -> Callable[[Arrays, Arrays], Any]:
         compiled = self._jax.jit(function)
-        return lambda parameters, batch: np.asarray(compiled(parameters, batch))
+        return lambda parameters, batch: _each(compiled(parameters, batch), np.asarray)
 
 
 class _TensorFlow(Framework):
@@ -94,6 +124,12 @@ class _TensorFlow(Framework):
         self.fpi = import_module("fpicore_tensorflow")
         self.sigmoid, self.relu = tf.sigmoid, tf.nn.relu
         self.softplus, self.sum = tf.math.softplus, tf.reduce_sum
+        self.tanh, self.exp, self.log1p = tf.tanh, tf.exp, tf.math.log1p
+        self.logsumexp, self.reshape = tf.reduce_logsumexp, tf.reshape
+
+    def conv(self, x: Any, kernel: Any) -> Any:
+        padded = self._tf.pad(x, ((0, 0), *_borders(kernel), (0, 0)), mode="REFLECT")
+        return self._tf.nn.conv2d(padded, kernel, 1, "VALID")
 
     def step(self, loss: Callable[[Any, Any], tuple[Any, dict[str, Any]]]) -> Step:
         tf = self._tf
@@ -113,10 +149,19 @@ class _TensorFlow(Framework):
 
     def forward(self, function: Callable[[Any, Any], Any]) -> Callable[[Arrays, Arrays], Any]:
         compiled = self._tf.function(function, reduce_retracing=True)
-        return lambda *trees: compiled(*map(self._tensors, trees)).numpy()
+        return lambda *trees: _each(compiled(*map(self._tensors, trees)), lambda x: x.numpy())
 
     def _tensors(self, arrays: Arrays) -> Any:
         return {name: self._tf.convert_to_tensor(array) for name, array in arrays.items()}
+
+
+def _each(found: Any, convert: Callable[[Any], Any]) -> Any:
+    return tuple(map(convert, found)) if isinstance(found, tuple) else convert(found)
+
+
+def _borders(kernel: Any) -> list[tuple[int, int]]:
+    """Rows and columns to add for a kernel of odd size."""
+    return [(size // 2, size // 2) for size in tuple(kernel.shape)[:2]]
 
 
 def open_framework(name: str) -> Framework:

@@ -1,8 +1,12 @@
-"""What a record of measurements says of the machine that made them."""
+"""The records of measurements: what they say of the machine that made them, and where they are."""
 
+import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[1]
 
 
 def machine(framework: str) -> dict[str, str]:
@@ -22,3 +26,9 @@ def processor() -> str:
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
+
+
+def results(pattern: str) -> list[dict[str, Any]]:
+    """The records in benchmarks/results of such names, in their order."""
+    paths = sorted((FOLDER / "results").glob(pattern))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]

@@ -3,12 +3,13 @@
 ``python -m benchmarks.paper.tables`` writes them between their markers.
 """
 
-import json
 import statistics
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-FOLDER = Path(__file__).parents[1]
+from .records import FOLDER, results
+from .tables_images import denoising, digits
+
 BEGIN, END = "<!-- {}: begin, generated -->", "<!-- {}: end -->"
 
 
@@ -19,7 +20,7 @@ def bibtex() -> str:
         "not converged, forward / backward | steps, forward / backward |",
         "|---|---|---|---|---|---|---|",
     ]
-    records = [_read(path) for path in sorted((FOLDER / "results").glob("bibtex-*.json"))]
+    records = results("bibtex-*.json")
     trained = [record for record in records if "framework" in record]
     for model in ("fpi_nn", "fpi_gd", "mlp"):
         for record in trained:
@@ -58,16 +59,19 @@ def _row(model: str, framework: str, runs: list[dict[str, Any]]) -> str:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+TABLES: dict[str, Callable[[], str]] = {
+    "bibtex": bibtex,
+    "denoising": denoising,
+    "digits": digits,
+}
 
 
 def filled(text: str) -> str:
     """The README with its tables."""
-    for name, table in (("bibtex", bibtex()),):
+    for name, table in TABLES.items():
         begin, end = BEGIN.format(name), END.format(name)
         before, rest = text.split(begin)
-        text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+        text = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
     return text
 
 
