@@ -14,7 +14,7 @@ def fpicore_cases(problem: Any) -> list[Case]:
     """Every solver, for one system and for a batch of them."""
     import fpicore_jax as fpi
 
-    return ours(fpi, problem)
+    return ours(fpi, problem, compiled=True)
 
 
 def jaxopt_cases(problem: Any) -> list[Case]:

@@ -5,8 +5,11 @@ from typing import Any
 from .runners import Case, Task
 
 
-def ours(fpi: Any, problem: Any, jit: bool = True) -> list[Case]:
-    """Every solver, for one system and for a batch of them."""
+def ours(fpi: Any, problem: Any, jit: bool = True, compiled: bool = False) -> list[Case]:
+    """Every solver, for one system and for a batch of them.
+
+    Not Broyden for a batch where each case is ``compiled``: that takes seconds, and tells little.
+    """
 
     def case(option: Any, batch_ndim: int) -> Case:
         def solve(task: Task, tolerance: float, most: int) -> tuple[Any, Any]:
@@ -26,4 +29,6 @@ def ours(fpi: Any, problem: Any, jit: bool = True) -> list[Case]:
         return Case(f"{type(option).__name__}, {scope}", repr(option), solve, jit=jit)
 
     options = (fpi.Picard(), fpi.Anderson(), fpi.Broyden())
-    return [case(option, n) for n in sorted({0, problem.batch_ndim}) for option in options]
+    batch = options[:2] if compiled else options
+    several = [case(option, problem.batch_ndim) for option in batch if problem.batch_ndim]
+    return [case(option, 0) for option in options] + several

@@ -107,6 +107,7 @@ class Runner:
             return self.task.f(z, params)
 
         z, reported = self.forward(replace(self.task, f=f), case, tolerance, most)
+        reported = None if reported is None else int(reported)
         return Found(self.arrays(z), len(calls), reported)
 
     def forward(self, task: Task, case: Case, tolerance: float, most: int) -> Any:
@@ -150,6 +151,10 @@ class Runner:
             run()
         self.sync()
         return (self.clock() - start) / repeats
+
+    def compiling(self, case: Case, tolerance: float, most: int) -> float:
+        """Seconds that compilation took before the first call."""
+        return 0.0
 
     def memory(self, case: Case, tolerance: float, most: int) -> float | None:
         """Peak bytes of forward and backward beyond what is there before, if it can be told."""
@@ -239,7 +244,7 @@ class TorchRunner(Runner):
 
 
 class JaxRunner(Runner):
-    """JAX under jit: f is timed inside one compiled loop."""
+    """JAX under jit: f is timed inside one compiled loop. Every program is compiled once."""
 
     space_type = JaxSpace
 
@@ -248,55 +253,73 @@ class JaxRunner(Runner):
         import jax
 
         self.jax = jax
+        self._programs: dict[Any, Any] = {}
+        self._calls: list[None] = []
         return JaxSpace(self.problem.dtype)
 
+    def _program(self, key: Any, function: Callable[..., Any], *data: Any) -> Any:
+        """Compiled ahead, and the seconds that took."""
+        if key not in self._programs:
+            start = self.clock()
+            made = self.jax.jit(function).lower(self.task.params, *data).compile()
+            self._programs[key] = made, self.clock() - start
+        return self._programs[key][0]
+
+    def compiling(self, case: Case, tolerance: float, most: int) -> float:
+        """Of forward and backward."""
+        return self._programs[case.label, "both", tolerance, most][1]
+
     def solve(self, case: Case, tolerance: float, most: int) -> Found:
-        """With the tolerance as data, so that looking for one compiles once."""
+        """Where a tolerance is looked for it is data, and f is counted by a callback."""
+        if not case.tuned:
+            z, reported = self._forward(case, tolerance, most)(self.task.params)
+            return Found(self.arrays(z), reported=None if reported is None else int(reported))
         jax = self.jax
-        if (case, most) != getattr(self, "_solved", None):
-            self._solved, self._calls = (case, most), []
 
-            def f(z: Any, params: Any) -> Any:
-                jax.debug.callback(lambda: self._calls.append(None))
-                return self.task.f(z, params)
+        def f(z: Any, params: Any) -> Any:
+            jax.debug.callback(lambda: self._calls.append(None))
+            return self.task.f(z, params)
 
-            def whole(params: Any, data: Any) -> Any:
-                task = replace(self.task, f=f, params=params)
-                return case.solve(task, data if case.tuned else tolerance, most)
+        def whole(params: Any, tolerance: Any) -> Any:
+            return case.solve(replace(self.task, f=f, params=params), tolerance, most)
 
-            self._compiled = jax.jit(whole)
+        value = self.jax.numpy.asarray(tolerance, self.jax.numpy.result_type(float))
+        program = self._program((case.label, "counted", most), whole, value)
         self._calls.clear()
-        z, reported = self._compiled(self.task.params, tolerance)
-        jax.block_until_ready(z)
+        z, reported = jax.block_until_ready(program(self.task.params, value))
         jax.effects_barrier()
-        reported = None if reported is None else int(reported)
-        return Found(self.arrays(z), len(self._calls), reported)
+        return Found(
+            self.arrays(z), len(self._calls), None if reported is None else int(reported)
+        )  # fmt: skip
+
+    def _forward(self, case: Case, tolerance: float, most: int) -> Any:
+        def whole(params: Any) -> Any:
+            return case.solve(replace(self.task, params=params), tolerance, most)
+
+        return self._program((case.label, "forward", tolerance, most), whole)
 
     def make_forward(self, case: Case, tolerance: float, most: int) -> Callable[[], Any]:
         """One compiled function of the parameters."""
-        jax, params = self.jax, self.task.params
-        solve = jax.jit(
-            lambda params: case.solve(replace(self.task, params=params), tolerance, most)[0]
-        )
-        return lambda: jax.block_until_ready(solve(params))
+        program, params = self._forward(case, tolerance, most), self.task.params
+        return lambda: self.jax.block_until_ready(program(params))
 
     def make_both(self, case: Case, tolerance: float, most: int) -> Callable[[], Any]:
         """One compiled gradient, to all parameters."""
-        grad, params = self._grad(case, tolerance, most), self.task.params
+        program, params = self._gradient(case, tolerance, most), self.task.params
 
         def run() -> Any:
-            found = self.jax.block_until_ready(grad(params))
+            found = self.jax.block_until_ready(program(params))
             return [found[k] for k in params]
 
         return run
 
-    def _grad(self, case: Case, tolerance: float, most: int) -> Any:
+    def _gradient(self, case: Case, tolerance: float, most: int) -> Any:
         def loss(params: Any) -> Any:
             z = case.solve(replace(self.task, params=params), tolerance, most)[0]
             pairs = zip(self.weight, self.leaves(z), strict=True)
             return sum((w * leaf).sum() for w, leaf in pairs)
 
-        return self.jax.jit(self.jax.grad(loss))
+        return self._program((case.label, "both", tolerance, most), self.jax.grad(loss))
 
     def make_f(self, case: Case | None = None) -> tuple[Callable[[], Any], int]:
         """Each evaluation takes the last one's value, so that none can be left out."""
@@ -310,9 +333,8 @@ class JaxRunner(Runner):
         return (lambda: jax.block_until_ready(compiled(task.params, count))), count
 
     def memory(self, case: Case, tolerance: float, most: int) -> float | None:
-        """What XLA's plan of the compiled gradient says: its scratch space and its results."""
-        lowered = self._grad(case, tolerance, most).lower(self.task.params)
-        plan = lowered.compile().memory_analysis()
+        """What XLA's plan of the compiled gradient says: its scratch space."""
+        plan = self._gradient(case, tolerance, most).memory_analysis()
         return None if plan is None else float(plan.temp_size_in_bytes)
 
 

@@ -12,7 +12,7 @@ def fpicore_cases(problem: Any) -> list[Case]:
     """In a tf.function."""
     import fpicore_tensorflow as fpi
 
-    return ours(fpi, problem)
+    return ours(fpi, problem, compiled=True)
 
 
 def eager_cases(problem: Any) -> list[Case]:

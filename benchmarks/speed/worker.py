@@ -56,7 +56,7 @@ class Worker:
         second = [runner.seconds(run) for run in runs]
         repeats = [max(1, min(50, round(BLOCK_SECONDS / s))) for s in second]
         self._ready[index] = list(zip(runs, repeats, strict=True))
-        return first[-1], sum(second)
+        return runner.compiling(case, tolerance, most) + first[-1], sum(second)
 
     def memory(self, index: int, tolerance: float, most: int) -> float | None:
         """Peak of forward and backward."""
