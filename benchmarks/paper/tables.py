@@ -8,6 +8,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from ..speed import summary
+
 FOLDER = Path(__file__).parents[1]
 BEGIN, END = "<!-- {}: begin, generated -->", "<!-- {}: end -->"
 
@@ -38,6 +40,15 @@ def bibtex() -> str:
     return "\n".join(lines)
 
 
+def speed() -> str:
+    """fpicore beside the fastest peer, from each record of ``benchmarks.speed``."""
+    parts = []
+    for path in sorted((FOLDER / "results").glob("speed-*.json")):
+        record = _read(path)
+        parts.append(f"{summary.provenance(record, path.name)}\n\n{summary.table(record)}")
+    return "\n\n".join(parts)
+
+
 def _row(model: str, framework: str, runs: list[dict[str, Any]]) -> str:
     def mean(name: str) -> float:
         return statistics.mean(run[name] for run in runs)
@@ -64,7 +75,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def filled(text: str) -> str:
     """The README with its tables."""
-    for name, table in (("bibtex", bibtex()),):
+    for name, table in (("bibtex", bibtex()), ("speed", speed())):
         begin, end = BEGIN.format(name), END.format(name)
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"

@@ -1,9 +1,11 @@
 """``python -m benchmarks.speed``: measure, print, and write the record and its plot."""
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
               "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):  # fmt: skip
@@ -16,6 +18,8 @@ from . import record, summary  # noqa: E402
 from .libraries import LIBRARIES, chosen  # noqa: E402
 from .problems import MAKERS, TINY, problem  # noqa: E402
 
+_JOIN = "measure nothing: take these records, of different frameworks, for one"
+
 
 def main() -> int:
     """Measure what was asked for."""
@@ -27,18 +31,13 @@ def main() -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--clock", choices=("cpu", "wall"), help="default: cpu, wall on a GPU")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record")
+    parser.add_argument("--join", nargs="+", type=Path, metavar="FILE", help=_JOIN)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it")
     options = parser.parse_args()
-    problems = options.problems or ([TINY] if options.quick else [*MAKERS])
     try:
-        names, absent = chosen(options.libs)
-        for name in problems:
-            problem(name)
+        made = _measured(options)
     except ValueError as error:
         parser.error(str(error))
-    rounds = 2 if options.quick else options.rounds
-    clock = options.clock or ("cpu" if options.device == "cpu" else "wall")
-    made = record.make(names, absent, problems, rounds, options.device, clock)
     print(summary.text(made))
     if options.json:
         options.json.write_text(record.dumps(made), encoding="utf-8")
@@ -47,6 +46,19 @@ def main() -> int:
 
         draw(made, options.plot)
     return 0
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    if options.join:
+        texts = [path.read_text(encoding="utf-8") for path in options.join]
+        return record.joined([json.loads(text) for text in texts])
+    problems = options.problems or ([TINY] if options.quick else [*MAKERS])
+    names, absent = chosen(options.libs)
+    for name in problems:
+        problem(name)
+    rounds = 2 if options.quick else options.rounds
+    clock = options.clock or ("cpu" if options.device == "cpu" else "wall")
+    return record.make(names, absent, problems, rounds, options.device, clock)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def jaxopt_cases(problem: Any) -> list[Case]:
 
 
 def optimistix_cases(problem: Any) -> list[Case]:
-    """Fixed-point iteration with the default, dense adjoint where it fits, and with GMRES; Newton."""
+    """Fixed-point iteration, with the default, dense adjoint where it fits; Newton."""
     import lineax as lx
     import optimistix as optx
 

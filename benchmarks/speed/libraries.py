@@ -44,7 +44,7 @@ LIBRARIES = {
 
 
 def chosen(names: list[str] | None) -> tuple[list[str], list[str]]:
-    """Libraries to measure, and those that are not installed.
+    """Libraries to measure, and those of all that are not installed.
 
     Raises:
         ValueError: a library that was named is unknown or not installed.
@@ -52,11 +52,11 @@ def chosen(names: list[str] | None) -> tuple[list[str], list[str]]:
     for name in names or ():
         if name not in LIBRARIES:
             raise ValueError(f"expected libraries of {(*LIBRARIES,)}, received {name!r}")
-    there = [name for name in names or LIBRARIES if is_installed(name)]
-    absent = [name for name in names or LIBRARIES if name not in there]
-    if names and absent:
-        raise ValueError(f'{absent} not installed: pip install "fpicore[bench]", or leave it out')
-    return there, absent
+    absent = [name for name in LIBRARIES if not is_installed(name)]
+    missing = [name for name in names or () if name in absent]
+    if missing:
+        raise ValueError(f'{missing} not installed: pip install "fpicore[bench]", or leave it out')
+    return [name for name in names or LIBRARIES if name not in absent], absent
 
 
 def is_installed(name: str) -> bool:

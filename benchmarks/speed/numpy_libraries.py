@@ -48,17 +48,16 @@ def bare_cases(problem: Any) -> list[Case]:
     """Plain iteration as one writes it by hand."""
 
     def solve(task: Task, tolerance: float, most: int) -> tuple[Any, Any]:
-        z = task.z0
-        for count in range(1, most + 1):
+        z, count = task.z0, 1
+        while True:
             fz = task.at(z)
             if isinstance(z, tuple):
                 gap = sum(float(((b - a) ** 2).sum()) for a, b in zip(z, fz, strict=True))
                 met = gap**0.5 <= tolerance * sum(float((b**2).sum()) for b in fz) ** 0.5
             else:
                 met = np.linalg.norm(fz - z) <= tolerance * np.linalg.norm(fz)
-            if met:
-                break
-            z = fz
-        return z, count
+            if met or count == most:
+                return z, count
+            z, count = fz, count + 1
 
     return [Case("plain loop", "one stop test for all systems", solve)]

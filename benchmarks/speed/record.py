@@ -34,6 +34,28 @@ def make(
     }
 
 
+def joined(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Runs of different frameworks on one machine as one record; ratios are within a framework.
+
+    Raises:
+        ValueError: a framework is in two of them, or they differ in how they measured.
+    """
+    first = records[0]
+    whole = {**first, "machine": {}, "f_us": {}, "cases": [], "absent": []}
+    for made in records:
+        there = {line["framework"] for line in whole["cases"]}
+        twice = there & {line["framework"] for line in made["cases"]}
+        alike = all(made[key] == first[key] for key in ("clock", "rounds", "problems"))
+        if twice or not alike or made["machine"]["processor"] != first["machine"]["processor"]:
+            raise ValueError(f"expected runs alike of different frameworks, received {twice or ''}")
+        whole["machine"] |= made["machine"]
+        whole["absent"] += [name for name in made["absent"] if name not in whole["absent"]]
+        whole["cases"] += made["cases"]
+        for name, times in made["f_us"].items():
+            whole["f_us"].setdefault(name, {}).update(times)
+    return whole
+
+
 def dumps(made: dict[str, Any]) -> str:
     """JSON with a case a line."""
     head = {key: value for key, value in made.items() if key != "cases"}

@@ -20,7 +20,7 @@ class Reference:
 
     def residual(self, z: tuple[np.ndarray, ...]) -> float:
         """‖f(z) − z‖ / ‖f(z)‖ of the whole state, in float64."""
-        map_, space, leaves, _ = _lift(self.problem, z)
+        map_, _, leaves, _ = _lift(self.problem, z)
         fz = map_(leaves)
         gap = sum(float(((b - a) ** 2).sum()) for a, b in zip(leaves, fz, strict=True))
         size = sum(float((b**2).sum()) for b in fz)

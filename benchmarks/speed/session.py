@@ -8,15 +8,15 @@ from typing import Any
 from . import reference
 from .libraries import LIBRARIES
 from .problems import Problem, problem
+from .summary import CERTIFIED
 from .worker import main
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 """Wall seconds after which a worker is given up."""
 CASE_SECONDS = 10.0
 """A case that takes long is measured in fewer rounds, two at least."""
 LOOSER, TIGHTER = 8, 10
 """Powers of two that are tried around where a tolerance is expected."""
-CERTIFIED = "certified"
 
 
 class CaseError(Exception):

@@ -50,7 +50,9 @@ class NumpySpace:
         rows, columns = z.shape[1:3]
         wide = np.pad(z, ((0, 0), (1, 1), (1, 1), (0, 0)))
         return sum(
-            wide[:, i : i + rows, j : j + columns] @ kernel[i, j] for i in range(3) for j in range(3)
+            wide[:, i : i + rows, j : j + columns] @ kernel[i, j]
+            for i in range(3)
+            for j in range(3)
         )
 
     def heads(self, z: Any, count: int) -> Any:

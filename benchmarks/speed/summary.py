@@ -1,11 +1,12 @@
 """Figures that a record says: medians over rounds of ratios within the round."""
 
+import math
 import statistics
 from typing import Any
 
-from .session import CERTIFIED
-
 Line = dict[str, Any]
+CERTIFIED = "certified"
+"""The status of a case whose point met the stopping rule when it was measured again."""
 
 
 def is_ours(line: Line) -> bool:
@@ -70,6 +71,17 @@ def frameworks(record: Line) -> list[str]:
     return list(dict.fromkeys(line["framework"] for line in record["cases"]))
 
 
+def provenance(record: Line, name: str) -> str:
+    """Which run the figures of a table came from."""
+    about = record["machine"]
+    parts = [f"{key} {value}" for key, value in about.items() if key not in ("processor", "device")]
+    return (
+        f"Run: `results/{name}`; {about['processor']}, {about['device']}, {record['clock']} clock, "
+        f"{record['rounds']} rounds; {', '.join(parts)}. "
+        f"Not installed: {', '.join(record['absent']) or 'none'}."
+    )
+
+
 def table(record: Line) -> str:
     """Ours and the fastest peer, by problem and framework."""
     rows = [
@@ -118,13 +130,13 @@ def text(record: Line) -> str:
             rows.append(f"{cells} {line['status']}")
             continue
         both = f"{median(line, 'both_ms'):9.3f}" if "both_ms" in line else " " * 9
-        counted = bool(line["evaluations"])
+        own = overhead(record, line) if line["evaluations"] else math.nan
         mark = "" if line["status"] == CERTIFIED else f"  {line['status']}"
         rows.append(
             f"{cells} {_cell(line['evaluations'], 5)} {_cell(line.get('products'), 5)} "
             f"{_cell(line['residual'], 9)} {_cell(line.get('gradient_error'), 9)} "
             f"{median(line, 'forward_ms'):9.3f} {both} "
-            f"{overhead(record, line) if counted else float('nan'):6.2f} {line['first_s']:8.2f}{mark}"
+            f"{own:6.2f} {line['first_s']:8.2f}{mark}"
         )
     return "\n".join([*rows, f"not installed: {', '.join(record['absent']) or 'none'}"])
 

@@ -61,9 +61,9 @@ def xitorch_cases(problem: Any) -> list[Case]:
             def f(z: Any, *values: Any) -> Any:
                 return task.f(z, dict(zip(names, values, strict=True)))
 
-            more = dict(options)
+            more = options | {"maxiter": most}
             if tuned:
-                more |= {"f_tol": tolerance, "x_tol": float("inf"), "maxiter": most}
+                more |= {"f_tol": tolerance, "x_tol": float("inf")}
                 more["bck_options"] = {"method": "bicgstab", "rtol": problem.rtol}
             elif problem.size > 512 and any(p.requires_grad for p in task.params.values()):
                 raise NotImplementedError(f"a dense Jacobian of {problem.size} unknowns")
@@ -112,24 +112,19 @@ def _state(leaves: tuple[Any, ...]) -> Any:
 
 
 def _norm(leaves: Any) -> Any:
+    if len(leaves) == 1:
+        return leaves[0].norm()
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(x) for x in leaves]))
 
 
 def _plain(f: Any, z: Any, rtol: float, most: int = 1000) -> tuple[Any, int]:
-    if len(z) == 1:  # as one writes it for a tensor
-        (z,) = z
-        for count in range(1, most + 1):
-            (fz,) = f((z,))
-            if (fz - z).norm() <= rtol * fz.norm():
-                break
-            z = fz
-        return (z,), count
-    for count in range(1, most + 1):
+    count = 1
+    while True:
         fz = f(z)
-        if _norm([b - a for a, b in zip(z, fz, strict=True)]) <= rtol * _norm(fz):
-            break
-        z = fz
-    return z, count
+        gap = [b - a for a, b in zip(z, fz, strict=True)]
+        if _norm(gap) <= rtol * _norm(fz) or count == most:
+            return z, count
+        z, count = fz, count + 1
 
 
 def _attached(task: Task, z: Any, rtol: float) -> Any:

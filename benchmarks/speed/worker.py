@@ -5,10 +5,20 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
+from .jax_runner import JaxRunner
 from .libraries import LIBRARIES
 from .problems import problem
-from .runners import RUNNERS, Found, Runner, clock_of
+from .runners import Found, Runner, clock_of
+from .tensorflow_runner import TensorFlowRunner
+from .torch_runner import TorchRunner
 
+RUNNERS: dict[str, type[Runner]] = {
+    "torch": TorchRunner,
+    "jax": JaxRunner,
+    "tensorflow": TensorFlowRunner,
+    "tensorflow-eager": TensorFlowRunner,
+    "numpy": Runner,
+}
 BLOCK_SECONDS = 0.01
 """What a short solve is repeated for within a round."""
 
@@ -19,7 +29,7 @@ class Worker:
     def __init__(self, name: str, device: str, clock: str) -> None:
         self._library, self._device = LIBRARIES[name], device
         self._clock = clock_of(clock)
-        self._runner_type = RUNNERS[self._library.framework.removesuffix("-eager")]
+        self._runner_type = RUNNERS[self._library.framework]
         if "tensorflow" in self._library.framework:
             import tensorflow as tf
 
