@@ -76,14 +76,13 @@ def test_the_reference_is_no_iterate_of_ours() -> None:
 def test_a_record_and_what_is_made_of_it(tmp_path: Path) -> None:
     truth()
     names = ["fpicore-numpy", "bare-numpy"]
-    made = record.make(names, ["banax"], [problems.TINY], 2, "cpu", "cpu")
+    (made,) = record.make(names, ["banax"], [problems.TINY], 2, "cpu", "cpu")
     read = json.loads(record.dumps(made))
     assert read == made
     (row,) = summary.table(read).splitlines()[2:]
     assert row.startswith("| tiny | numpy | ")
     assert "plain loop" in row
     assert "banax" in summary.provenance(read, "x.json")
-    assert all(case["label"] for case in [{"label": line["case"]} for line in read["cases"]])
     with pytest.raises(ValueError, match="numpy"):
         record.joined([read, read])
     matplotlib = pytest.importorskip("matplotlib")
@@ -162,7 +161,7 @@ def test_medians_of_ratios_within_a_round() -> None:
 def test_the_kept_record(path: Path) -> None:
     kept = json.loads(path.read_text(encoding="utf-8"))
     assert path.stat().st_size < 200_000
-    assert list(kept["problems"]) == list(problems.MAKERS)
+    assert set(kept["problems"]) <= set(problems.MAKERS)
     for line in kept["cases"]:
         if line["status"] == summary.CERTIFIED:
             assert line["residual"] <= kept["problems"][line["problem"]]["rtol"], line

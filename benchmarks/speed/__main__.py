@@ -18,15 +18,15 @@ from . import record, summary  # noqa: E402
 from .libraries import LIBRARIES, chosen  # noqa: E402
 from .problems import MAKERS, TINY, problem  # noqa: E402
 
-_JOIN = "measure nothing: take these records, of different frameworks, for one"
+_JOIN = "measure nothing: take these records of a machine for one"
 
 
 def main() -> int:
-    """Measure what was asked for."""
+    """Measure what was asked for; the record is written after each problem."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--problems", nargs="+", metavar="NAME", help=", ".join((*MAKERS, TINY)))
     parser.add_argument("--libs", nargs="+", metavar="NAME", help=", ".join(LIBRARIES))
-    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--quick", action="store_true", help="one tiny problem, two rounds")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--clock", choices=("cpu", "wall"), help="default: cpu, wall on a GPU")
@@ -39,8 +39,6 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     print(summary.text(made))
-    if options.json:
-        options.json.write_text(record.dumps(made), encoding="utf-8")
     if options.plot:
         from .plot import draw
 
@@ -51,14 +49,24 @@ def main() -> int:
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
     if options.join:
         texts = [path.read_text(encoding="utf-8") for path in options.join]
-        return record.joined([json.loads(text) for text in texts])
+        made = record.joined([json.loads(text) for text in texts])
+        _write(made, options.json)
+        return made
     problems = options.problems or ([TINY] if options.quick else [*MAKERS])
     names, absent = chosen(options.libs)
     for name in problems:
         problem(name)
     rounds = 2 if options.quick else options.rounds
     clock = options.clock or ("cpu" if options.device == "cpu" else "wall")
-    return record.make(names, absent, problems, rounds, options.device, clock)
+    made = {}
+    for made in record.make(names, absent, problems, rounds, options.device, clock):
+        _write(made, options.json)
+    return made
+
+
+def _write(made: dict[str, Any], path: Path | None) -> None:
+    if path:
+        path.write_text(record.dumps(made), encoding="utf-8")
 
 
 if __name__ == "__main__":

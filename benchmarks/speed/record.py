@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from ..paper.records import machine
@@ -13,47 +14,60 @@ from .session import measure
 
 def make(
     names: list[str], absent: list[str], problems: list[str], rounds: int, device: str, clock: str
-) -> dict[str, Any]:
-    """Measure; numbers are rounded to four digits."""
+) -> Iterator[dict[str, Any]]:
+    """Measure: the record as it is after each problem. Numbers are rounded to four digits."""
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    lines, times = measure(names, problems, rounds, device, clock, say)
-    return {
+    made: dict[str, Any] = {
         "machine": {**machine("numpy"), **versions(names), "device": _device(device)},
         "clock": clock,
         "rounds": rounds,
         "absent": absent,
-        "problems": {
-            name: {"unknowns": p.size, "dtype": p.dtype, "rtol": p.rtol, "max_steps": p.max_steps}
-            for name, p in ((name, problem(name)) for name in problems)
-        },
-        "f_us": _rounded(times),
-        "cases": [_rounded(line) for line in lines],
+        "problems": {},
+        "f_us": {},
+        "cases": [],
     }
+    for name, lines, seconds in measure(names, problems, rounds, device, clock, say):
+        p = problem(name)
+        made["problems"][name] = {
+            "unknowns": p.size, "dtype": p.dtype, "rtol": p.rtol, "max_steps": p.max_steps
+        }  # fmt: skip
+        made["f_us"].setdefault(name, {}).update(_rounded(seconds))
+        made["cases"] += [_rounded(line) for line in lines]
+        yield made
 
 
 def joined(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Runs of different frameworks on one machine as one record; ratios are within a framework.
+    """Runs on one machine as one record: ratios are within a framework and a problem.
 
     Raises:
-        ValueError: a framework is in two of them, or they differ in how they measured.
+        ValueError: a problem in a framework is in two of them, or they measured in other ways.
     """
     first = records[0]
-    whole = {**first, "machine": {}, "f_us": {}, "cases": [], "absent": []}
+    empty: dict[str, Any] = {"machine": {}, "problems": {}, "f_us": {}, "cases": [], "absent": []}
+    whole = {**first, **empty}
     for made in records:
-        there = {line["framework"] for line in whole["cases"]}
-        twice = there & {line["framework"] for line in made["cases"]}
-        alike = all(made[key] == first[key] for key in ("clock", "rounds", "problems"))
-        if twice or not alike or made["machine"]["processor"] != first["machine"]["processor"]:
-            raise ValueError(f"expected runs alike of different frameworks, received {twice or ''}")
+        twice = _pairs(whole) & _pairs(made)
+        if twice:
+            raise ValueError(f"expected each problem and framework once, received {twice} again")
+        for key in ("clock", "rounds"):
+            if made[key] != first[key]:
+                raise ValueError(f"expected {key} {first[key]} in all, received {made[key]}")
+        if made["machine"]["processor"] != first["machine"]["processor"]:
+            raise ValueError("expected one processor, received runs on several")
         whole["machine"] |= made["machine"]
+        whole["problems"] |= made["problems"]
         whole["absent"] += [name for name in made["absent"] if name not in whole["absent"]]
         whole["cases"] += made["cases"]
         for name, times in made["f_us"].items():
             whole["f_us"].setdefault(name, {}).update(times)
     return whole
+
+
+def _pairs(made: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(line["problem"], line["framework"]) for line in made["cases"]}
 
 
 def dumps(made: dict[str, Any]) -> str:

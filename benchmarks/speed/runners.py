@@ -59,6 +59,7 @@ class Runner:
     """NumPy's, and what the others share."""
 
     space_type: Any = NumpySpace
+    compiles = False
 
     def __init__(self, problem: Problem, device: str, clock: Callable[[], float]) -> None:
         self.problem, self.device, self.clock = problem, device, clock

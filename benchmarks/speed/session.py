@@ -2,7 +2,7 @@
 
 import math
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import reference
@@ -13,7 +13,7 @@ from .worker import main
 
 PATIENCE = 120.0
 """Wall seconds after which a worker is given up."""
-CASE_SECONDS = 10.0
+CASE_SECONDS = 3.0
 """A case that takes long is measured in fewer rounds, two at least."""
 LOOSER, TIGHTER = 8, 10
 """Powers of two that are tried around where a tolerance is expected."""
@@ -166,22 +166,19 @@ def measure(
     device: str,
     clock: str,
     say: Callable[[str], None],
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Lines of the record, and seconds of f by problem and library; a framework at a time."""
-    lines: list[dict[str, Any]] = []
-    times: dict[str, Any] = {}
-    truths = {name: reference.solve(problem(name)) for name in problems}
+) -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
+    """A framework at a time: a problem, its lines of the record, and µs of f by library."""
+    truths: dict[str, reference.Reference] = {}
     for framework in dict.fromkeys(LIBRARIES[name].framework for name in names):
         group = [name for name in names if LIBRARIES[name].framework == framework]
         remotes = [Remote(name, device, clock) for name in group]
         for name in problems:
             say(f"{framework}: {name}")
-            found, seconds = _problem(remotes, truths[name], rounds)
-            lines += found
-            times.setdefault(name, {}).update(seconds)
+            if name not in truths:
+                truths[name] = reference.solve(problem(name))
+            yield name, *_problem(remotes, truths[name], rounds)
         for remote in remotes:
             remote.close()
-    return lines, times
 
 
 def _problem(

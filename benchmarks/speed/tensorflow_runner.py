@@ -11,6 +11,7 @@ class TensorFlowRunner(Runner):
     """TensorFlow in a tf.function, or eager."""
 
     space_type = TensorFlowSpace
+    compiles = True
 
     def make_space(self) -> Any:
         """One thread."""

@@ -35,7 +35,7 @@ def torchdeq_cases(problem: Any) -> list[Case]:
 
     best = {"ift": True, "f_stop_mode": "rel", "b_stop_mode": "rel"}
     pairs = (("fixed_point_iter", "fixed_point_iter"), ("anderson", "anderson"),
-             ("broyden", "broyden"), ("broyden", "anderson"))  # fmt: skip
+             ("broyden", "broyden"))  # fmt: skip
     tuned = [
         case(f"{f} / {b}", f_solver=f, b_solver=b, **(best | {"hook_ift": hook}))
         for f, b in pairs
@@ -61,12 +61,12 @@ def xitorch_cases(problem: Any) -> list[Case]:
             def f(z: Any, *values: Any) -> Any:
                 return task.f(z, dict(zip(names, values, strict=True)))
 
+            if not tuned and problem.size > 512:
+                raise NotImplementedError(f"a dense Jacobian of {problem.size} unknowns")
             more = options | {"maxiter": most}
             if tuned:
                 more |= {"f_tol": tolerance, "x_tol": float("inf")}
                 more["bck_options"] = {"method": "bicgstab", "rtol": problem.rtol}
-            elif problem.size > 512 and any(p.requires_grad for p in task.params.values()):
-                raise NotImplementedError(f"a dense Jacobian of {problem.size} unknowns")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return equilibrium(f, task.z0, tuple(task.params.values()), **more), None

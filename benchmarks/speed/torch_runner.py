@@ -78,7 +78,6 @@ class TorchRunner(Runner):
         from torch.profiler import ProfilerActivity, profile
 
         run = self.make_both(case, tolerance, most)
-        run()
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
             run()
         level = peak = 0

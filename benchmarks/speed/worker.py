@@ -63,7 +63,9 @@ class Worker:
         if both is not None:
             runs.append(both)
         first = [runner.seconds(run) for run in runs]
-        second = [runner.seconds(run) for run in runs]
+        # A second call is needed only where the first may have compiled something.
+        second = [s if s > 0.5 and not runner.compiles else runner.seconds(run)
+                  for s, run in zip(first, runs, strict=True)]  # fmt: skip
         repeats = [max(1, min(50, round(BLOCK_SECONDS / s))) for s in second]
         self._ready[index] = list(zip(runs, repeats, strict=True))
         return runner.compiling(case, tolerance, most) + first[-1], sum(second)
