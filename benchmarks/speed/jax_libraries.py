@@ -60,11 +60,12 @@ def jaxopt_cases(problem: Any) -> list[Case]:
 
 
 def optimistix_cases(problem: Any) -> list[Case]:
-    """Fixed-point iteration, with the default, dense adjoint where it fits; Newton."""
+    """Fixed-point iteration, with the default, dense adjoint where it fits, and with GMRES."""
     import lineax as lx
     import optimistix as optx
 
-    krylov = lx.GMRES(rtol=problem.rtol, atol=0.0)
+    # With its default of 20, GMRES raises an error of stagnation on most of these problems.
+    krylov = lx.GMRES(rtol=problem.rtol, atol=problem.rtol, restart=40, stagnation_iters=100)
 
     def case(label: str, make: Any, adjoint: Any, settings: str, tuned: str = "absolute") -> Case:
         def solve(task: Task, tolerance: Any, most: int) -> tuple[Any, Any]:
@@ -75,8 +76,7 @@ def optimistix_cases(problem: Any) -> list[Case]:
             found = optx.fixed_point(
                 task.f, solver, task.z0, task.params, max_steps=most, throw=False, **more
             )
-            steps = found.stats["num_steps"]
-            return found.value, steps if isinstance(solver, optx.FixedPointIteration) else None
+            return found.value, found.stats["num_steps"]
 
         return Case(label, settings, solve, tuned)
 
@@ -86,14 +86,9 @@ def optimistix_cases(problem: Any) -> list[Case]:
     def iteration(tolerance: Any) -> Any:
         return optx.FixedPointIteration(rtol=0.0, atol=tolerance, norm=optx.two_norm)
 
-    def newton(tolerance: Any) -> Any:
-        inner = lx.GMRES(rtol=1e-2, atol=0.0)
-        return optx.Newton(0.0, tolerance, norm=optx.two_norm, linear_solver=inner)
-
     return [
         case("FixedPointIteration, defaults", defaults, None, "largest entry, rtol=atol", tuned=""),
-        case("FixedPointIteration / GMRES", iteration, krylov, "two_norm"),
-        case("Newton by GMRES / GMRES", newton, krylov, "two_norm, inner rtol=1e-2"),
+        case("FixedPointIteration / GMRES", iteration, krylov, "two_norm, stagnation_iters=100"),
     ]
 
 
