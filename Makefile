@@ -1,6 +1,7 @@
 # make verify   install into .venv, then compare every framework and strategy with the reference
 # make test     install into .venv, then run the whole test suite
 # make matrix   verify every derivative, and write the outcome into README.md
+# make bench    measure fpicore beside its peers: SPEED_ARGS="--problems conv --libs torchdeq fpicore-torch"
 # make lint     ruff and pyright
 # make build    source archive and wheel, in dist/
 # make clean    remove .venv and everything that was built
@@ -10,6 +11,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 PYTEST_ARGS ?=
+SPEED_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,6 +21,7 @@ INPUTS := pyproject.toml constraints.txt
 # A stamp stands for a finished installation; it is out of date when one of INPUTS changed.
 USER_STAMP := $(VENV)/.installed-all
 DEVELOPER_STAMP := $(VENV)/.installed-dev
+BENCH_STAMP := $(VENV)/.installed-bench
 
 # The test workers share the cores, and on an accelerator its memory.
 TEST_ENV := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
@@ -27,7 +30,7 @@ TEST_ENV := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help verify test matrix lint build clean
+.PHONY: help verify test matrix bench lint build clean
 
 help:
 	@sed -n 's/^# \(make \)/\1/p' Makefile
@@ -40,6 +43,9 @@ test: $(DEVELOPER_STAMP)
 
 matrix: $(USER_STAMP)
 	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/fpicore verify --only matrix --markdown README.md
+
+bench: $(BENCH_STAMP)
+	$(BIN)/python -m benchmarks.speed $(SPEED_ARGS)
 
 lint: $(DEVELOPER_STAMP)
 	$(BIN)/ruff check
@@ -62,6 +68,10 @@ $(BIN)/python:
 
 $(USER_STAMP): $(INPUTS) | $(BIN)/python
 	$(INSTALL) --editable '.[all]'
+	touch $@
+
+$(BENCH_STAMP): $(INPUTS) | $(BIN)/python
+	$(INSTALL) --editable '.[all,bench]'
 	touch $@
 
 # The developer's installation contains the user's.

@@ -28,7 +28,12 @@ def processor() -> str:
         return platform.processor()
 
 
-def results(pattern: str) -> list[dict[str, Any]]:
-    """The records in benchmarks/results of such names, in their order."""
+def named_results(pattern: str) -> dict[str, dict[str, Any]]:
+    """The records in benchmarks/results of such file names, in their order."""
     paths = sorted((FOLDER / "results").glob(pattern))
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return {path.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def results(pattern: str) -> list[dict[str, Any]]:
+    """The same without the names."""
+    return list(named_results(pattern).values())

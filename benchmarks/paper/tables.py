@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from .records import FOLDER, results
+from ..speed import summary
+from .records import FOLDER, named_results, results
 from .tables_images import denoising, digits
 
 BEGIN, END = "<!-- {}: begin, generated -->", "<!-- {}: end -->"
@@ -39,6 +40,14 @@ def bibtex() -> str:
     return "\n".join(lines)
 
 
+def speed() -> str:
+    """fpicore beside the fastest peer, from each record of ``benchmarks.speed``."""
+    return "\n\n".join(
+        f"{summary.provenance(record, name)}\n\n{summary.table(record)}"
+        for name, record in named_results("speed-*.json").items()
+    )
+
+
 def _row(model: str, framework: str, runs: list[dict[str, Any]]) -> str:
     def mean(name: str) -> float:
         return statistics.mean(run[name] for run in runs)
@@ -63,6 +72,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bibtex": bibtex,
     "denoising": denoising,
     "digits": digits,
+    "speed": speed,
 }
 
 

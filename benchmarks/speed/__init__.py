@@ -1,0 +1,1 @@
+"""fpicore beside its peers: time, evaluations, residual and gradient error, in one record."""
