@@ -41,6 +41,12 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (Anderson, {"period": 1.5}, "period"),
     (Broyden, {"history": 0}, "history"),
     (Broyden, {"history": -3}, "history"),
+    (
+        Broyden,
+        {"kind": "ugly"},
+        r"expected kind to be one of \('good', 'bad'\), received kind='ugly'",
+    ),
+    (Broyden, {"kind": 1}, "kind"),
     (NewtonKrylov, {"restart": 0}, "restart"),
     (NewtonKrylov, {"forcing": 0.0}, "forcing"),
     (NewtonKrylov, {"forcing": 0.95}, r"expected 0\.0 < forcing <= 0\.9, received forcing=0\.95"),
