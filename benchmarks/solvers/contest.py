@@ -100,7 +100,10 @@ OWN: Mapping[str, Any] = {
     "Picard": fpi.Picard(),
     "Anderson": fpi.Anderson(),
     "Anderson(10)": fpi.Anderson(history=10),
+    "Anderson(period=2)": fpi.Anderson(period=2),
+    "Anderson(kind=1)": fpi.Anderson(kind=1),
     "Broyden": fpi.Broyden(),
+    "Broyden(bad)": fpi.Broyden(kind="bad"),
     "NewtonKrylov": fpi.NewtonKrylov(),
 }
 SCIPY = ("anderson", "broyden1", "df-sane", "krylov")

@@ -1,9 +1,10 @@
 """Broyden's method with limited memory."""
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from .. import _tree as tree
+from .._errors import InputError
 from .._numbers import column, one_hot, outer, set_symmetric
 from .._ops import Number, Ops
 from .._options import check_count
@@ -24,6 +25,21 @@ class _State(NamedTuple):
     residual: Leaves
 
 
+class _Updates(NamedTuple):
+    """What the bad method remembers: −H = I − Σ u_j y_jᵀ/‖y_j‖²."""
+
+    updates: Histories
+    """u_j."""
+    changes: Histories
+    """y_j."""
+    weights: Number
+    """1/‖y_j‖²; 0 where a slot is not in use."""
+    count: Number
+    z: Leaves
+    residual: Leaves
+
+
+_KINDS = ("good", "bad")
 _SMALLEST_PIVOT = 1e-12
 """A denominator below this, where 1 is normal, is rounding, and the step would be too."""
 
@@ -42,25 +58,44 @@ class Broyden(AbstractSolver):
     pairs were built on. Broyden, Math. Comp. 19 (1965), 577; Kelley, Iterative Methods for
     Linear and Nonlinear Equations (SIAM 1995), §7.3.
 
+    The bad method has the least change of H that maps y_j = r_{j+1} − r_j to s_j:
+    H_{j+1} = H_j + (s_j − H_j y_j) y_jᵀ/‖y_j‖², kept as the sums s_j − H_j y_j and y_j, and emptied
+    when it is full. It stores twice as much. On contractions it often needs fewer evaluations, as
+    type II of Anderson's method does, on expansive maps it fails more often. Broyden (1965), the
+    second method; Kvaalen, BIT 31 (1991), 369.
+
     Attributes:
         history: most pairs in use, ≥ 1.
+        kind: "good" or "bad".
 
     Raises:
-        InputError: history is not a positive integer.
+        InputError: history is not a positive integer, or the kind is unknown.
     """
 
     history: int = 20
+    kind: str = "good"
     name: ClassVar[str] = "broyden"
 
     def __post_init__(self) -> None:
         check_count("history", self.history, 1)
+        if self.kind not in _KINDS:
+            raise InputError(f"expected kind to be one of {_KINDS}, received kind={self.kind!r}")
 
     @property
     def _slots(self) -> int:
         return self.history + 2  # the chain, its b after a restart, and the slot to write next
 
-    def init(self, ops: Ops, z: Leaves) -> _State:
+    def init(self, ops: Ops, z: Leaves) -> "_State | _Updates":
         """An empty memory."""
+        if self.kind == "bad":
+            return _Updates(
+                updates=tree.history(ops, z, self.history),
+                changes=tree.history(ops, z, self.history),
+                weights=ops.numbers(z[0], 0.0, (self.history,)),
+                count=ops.scalar(0.0),
+                z=z,
+                residual=z,
+            )
         return _State(
             steps=tree.history(ops, z, self._slots),
             gram=ops.numbers(z[0], 0.0, (self._slots, self._slots)),
@@ -70,8 +105,10 @@ class Broyden(AbstractSolver):
             residual=z,
         )
 
-    def step(self, ops: Ops, point: Point, state: _State) -> tuple[Leaves, _State]:
+    def step(self, ops: Ops, point: Point, state: Any) -> tuple[Leaves, Any]:
         """The quasi-Newton step; a plain one, and an empty memory, where it breaks down."""
+        if self.kind == "bad":
+            return self._bad_step(ops, point, state)
         xp, r = ops.xp, point.residual
         state = self._restart_if_full(ops, state, r)
         newest = xp.indicator(one_hot(ops, state.last, self._slots))
@@ -90,12 +127,18 @@ class Broyden(AbstractSolver):
         products = products / column(ops, pivot) + xp.matvec(state.gram, weights)
         return tree.add(point.z, s), self._append(ops, state, s, products, kept, r)
 
-    def inverse(self, ops: Ops, state: _State, v: Leaves, tangent: bool) -> Leaves:
+    def inverse(self, ops: Ops, state: Any, v: Leaves, tangent: bool) -> Leaves:
         """−Hv = v + Σ_j b_j c_j with c = T Sᵀv, or its transpose v + S Tᵀ Bᵀv.
 
-        The newest step has no b yet and is left out.
+        The newest step has no b yet and is left out. The bad method has its H as it stands.
         """
         xp = ops.xp
+        if self.kind == "bad":
+            near, far = state.changes, state.updates
+            if not tangent:
+                near, far = far, near
+            c = state.weights * tree.project(ops, near, v)
+            return tree.subtract(v, tree.combine(ops, c, far, v))
         known = 1.0 - xp.indicator(one_hot(ops, state.last, self._slots))
         products = tree.project(ops, state.steps, v)
         if tangent:
@@ -103,6 +146,29 @@ class Broyden(AbstractSolver):
         else:
             weights = xp.matvec(xp.transpose(state.transfer), xp.roll(products, -1) * known)
         return tree.add(v, tree.combine(ops, weights, state.steps, v))
+
+    def _bad_step(self, ops: Ops, point: Point, state: _Updates) -> tuple[Leaves, _Updates]:
+        """z − H r, after the update of H."""
+        xp, r = ops.xp, point.residual
+        slot = (state.count - 1.0) % self.history
+        here = one_hot(ops, slot, self.history)
+        # The first slot is written when the memory is full, or before there is any pair.
+        kept = xp.where(slot > 0.0, ops.scalar(1.0), ops.scalar(0.0)) * state.weights
+        s, y = tree.subtract(point.z, state.z), tree.subtract(r, state.residual)
+        c = kept * tree.project(ops, state.changes, y)
+        u = tree.subtract(tree.add(s, y), tree.combine(ops, c, state.updates, y))
+        weight = xp.reciprocal(tree.dot(ops, y, y))
+        sound = xp.isfinite(tree.dot(ops, u, u)) & xp.isfinite(weight) & (state.count > 0.0)
+        weight = xp.where(sound, weight, ops.scalar(0.0))
+        updates = tree.store(ops, state.updates, slot, tree.select(ops, sound, u, s))
+        changes = tree.store(ops, state.changes, slot, y)
+        weights = xp.where(here, column(ops, weight), kept)
+        c = weights * tree.project(ops, changes, r)
+        finite = column(ops, xp.isfinite(xp.sum(c)))
+        c, weights = xp.where(finite, c, xp.zeros_like(c)), xp.where(finite, weights, 0.0 * kept)
+        step = tree.subtract(r, tree.combine(ops, c, updates, r))
+        count = state.count + 1.0
+        return tree.add(point.z, step), _Updates(updates, changes, weights, count, point.z, r)
 
     def _append(
         self, ops: Ops, state: _State, s: Leaves, products: Number, kept: Number, r: Leaves
