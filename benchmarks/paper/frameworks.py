@@ -22,6 +22,17 @@ class Framework:
     softplus: Callable[[Any], Any]
     sum: Callable[..., Any]
     """Of a tensor, or of one ``axis`` of it."""
+    tanh: Callable[[Any], Any]
+    exp: Callable[[Any], Any]
+    log1p: Callable[[Any], Any]
+
+    def conv(self, x: Any, kernel: Any) -> Any:
+        """Correlation of pictures with filters, in the shape of the pictures.
+
+        x is (pictures, height, width, channels in), the kernel (odd height, odd width, channels
+        in, channels out). Beyond its borders a picture goes on mirrored at the outermost pixels.
+        """
+        raise NotImplementedError
 
     def step(self, loss: Callable[[Any, Any], tuple[Any, dict[str, Any]]]) -> Step:
         """The value, the figures and the gradient of ``loss(parameters, batch)``."""
@@ -40,6 +51,14 @@ class _Torch(Framework):
         self.fpi = import_module("fpicore_torch")
         self.sigmoid, self.relu = torch.sigmoid, torch.relu
         self.softplus, self.sum = torch.nn.functional.softplus, torch.sum
+        self.tanh, self.exp, self.log1p = torch.tanh, torch.exp, torch.log1p
+
+    def conv(self, x: Any, kernel: Any) -> Any:
+        functional = self._torch.nn.functional
+        (top, bottom), (left, right) = _borders(kernel)
+        planes = x.permute(0, 3, 1, 2)  # a view: the channels stay the innermost axis in memory
+        padded = functional.pad(planes, (left, right, top, bottom), mode="reflect")
+        return functional.conv2d(padded, kernel.permute(3, 2, 0, 1)).permute(0, 2, 3, 1)
 
     def step(self, loss: Callable[[Any, Any], tuple[Any, dict[str, Any]]]) -> Step:
         def run(parameters: Arrays, batch: Arrays) -> tuple[float, dict[str, Any], Arrays]:
@@ -71,6 +90,13 @@ class _JAX(Framework):
         self.fpi = import_module("fpicore_jax")
         self.sigmoid, self.relu = jax.nn.sigmoid, jax.nn.relu
         self.softplus, self.sum = jax.nn.softplus, jax.numpy.sum
+        self.tanh, self.exp, self.log1p = jax.numpy.tanh, jax.numpy.exp, jax.numpy.log1p
+
+    def conv(self, x: Any, kernel: Any) -> Any:
+        padded = self._jax.numpy.pad(x, ((0, 0), *_borders(kernel), (0, 0)), mode="reflect")
+        return self._jax.lax.conv_general_dilated(
+            padded, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
 
     def step(self, loss: Callable[[Any, Any], tuple[Any, dict[str, Any]]]) -> Step:
         compiled = self._jax.jit(self._jax.value_and_grad(loss, has_aux=True))
@@ -94,6 +120,11 @@ class _TensorFlow(Framework):
         self.fpi = import_module("fpicore_tensorflow")
         self.sigmoid, self.relu = tf.sigmoid, tf.nn.relu
         self.softplus, self.sum = tf.math.softplus, tf.reduce_sum
+        self.tanh, self.exp, self.log1p = tf.tanh, tf.exp, tf.math.log1p
+
+    def conv(self, x: Any, kernel: Any) -> Any:
+        padded = self._tf.pad(x, ((0, 0), *_borders(kernel), (0, 0)), mode="REFLECT")
+        return self._tf.nn.conv2d(padded, kernel, 1, "VALID")
 
     def step(self, loss: Callable[[Any, Any], tuple[Any, dict[str, Any]]]) -> Step:
         tf = self._tf
@@ -117,6 +148,11 @@ class _TensorFlow(Framework):
 
     def _tensors(self, arrays: Arrays) -> Any:
         return {name: self._tf.convert_to_tensor(array) for name, array in arrays.items()}
+
+
+def _borders(kernel: Any) -> list[tuple[int, int]]:
+    """Rows and columns to add for a kernel of odd size."""
+    return [(size // 2, size // 2) for size in tuple(kernel.shape)[:2]]
 
 
 def open_framework(name: str) -> Framework:
