@@ -25,6 +25,7 @@ from .bibtex_models import MODELS, Model, initial
 from .frameworks import NAMES, Arrays, Framework, open_framework
 from .optimiser import AdamW
 from .records import machine
+from .tally import Tally
 
 HELD_OUT = 480
 
@@ -41,43 +42,6 @@ class Options:
     """Share of the words that are left out of a training row, at random."""
     cross_entropy: float = 0.1
     """The loss is 5·(1 − soft F1) + this·(cross-entropy), as the figure of merit is F1."""
-
-
-class Tally:
-    """Systems that did not converge, forward and backward, and the steps they took."""
-
-    def __init__(self) -> None:
-        """Nothing yet."""
-        self.solved = self.pulled = 0
-        self.unsolved = self.unpulled = 0
-        self.steps = self.adjoint_steps = 0.0
-
-    def forward(self, figures: dict[str, Any]) -> None:
-        """Count a batch."""
-        if figures:
-            codes = np.asarray(figures["codes"])
-            self.solved += codes.size
-            self.unsolved += int(np.count_nonzero(codes))
-            self.steps += float(np.sum(np.asarray(figures["steps"])))
-
-    def backward(self, results: Any, stats: Any) -> None:
-        """Count a batch's adjoint solve."""
-        codes = np.asarray(results.codes)
-        self.pulled += codes.size
-        self.unpulled += int(np.count_nonzero(codes))
-        self.adjoint_steps += float(np.sum(np.asarray(stats.steps)))
-
-    def figures(self) -> dict[str, float]:
-        """For the record."""
-        if not self.solved:
-            return {}
-        return {
-            "systems": self.solved,
-            "unconverged_forward": self.unsolved,
-            "unconverged_backward": self.unpulled,
-            "mean_steps_forward": round(self.steps / self.solved, 2),
-            "mean_steps_backward": round(self.adjoint_steps / max(self.pulled, 1), 2),
-        }
 
 
 def make_loss(framework: Framework, model: Model, options: Options, adjoint: Any) -> Any:
