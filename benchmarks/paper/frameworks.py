@@ -1,6 +1,7 @@
 """What an experiment needs of a framework, so that its model is written once for all of them."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -25,6 +26,15 @@ class Framework:
     tanh: Callable[[Any], Any]
     exp: Callable[[Any], Any]
     log1p: Callable[[Any], Any]
+    constant: Callable[[Any], Any]
+    """The same numbers, without a derivative."""
+    inverse: Callable[[Any], Any]
+    transpose: Callable[[Any], Any]
+    """Of a matrix."""
+
+    def double(self) -> AbstractContextManager[Any]:
+        """Within it, arrays of float64 stay what they are."""
+        return nullcontext()
 
     def conv(self, x: Any, kernel: Any) -> Any:
         """Correlation of pictures with filters, in the shape of the pictures.
@@ -52,6 +62,8 @@ class _Torch(Framework):
         self.sigmoid, self.relu = torch.sigmoid, torch.relu
         self.softplus, self.sum = torch.nn.functional.softplus, torch.sum
         self.tanh, self.exp, self.log1p = torch.tanh, torch.exp, torch.log1p
+        self.constant = torch.Tensor.detach
+        self.inverse, self.transpose = torch.linalg.inv, torch.t
 
     def conv(self, x: Any, kernel: Any) -> Any:
         functional = self._torch.nn.functional
@@ -91,6 +103,11 @@ class _JAX(Framework):
         self.sigmoid, self.relu = jax.nn.sigmoid, jax.nn.relu
         self.softplus, self.sum = jax.nn.softplus, jax.numpy.sum
         self.tanh, self.exp, self.log1p = jax.numpy.tanh, jax.numpy.exp, jax.numpy.log1p
+        self.constant = jax.lax.stop_gradient
+        self.inverse, self.transpose = jax.numpy.linalg.inv, jax.numpy.transpose
+
+    def double(self) -> AbstractContextManager[Any]:
+        return self._jax.enable_x64(True)
 
     def conv(self, x: Any, kernel: Any) -> Any:
         padded = self._jax.numpy.pad(x, ((0, 0), *_borders(kernel), (0, 0)), mode="reflect")
@@ -121,6 +138,8 @@ class _TensorFlow(Framework):
         self.sigmoid, self.relu = tf.sigmoid, tf.nn.relu
         self.softplus, self.sum = tf.math.softplus, tf.reduce_sum
         self.tanh, self.exp, self.log1p = tf.tanh, tf.exp, tf.math.log1p
+        self.constant = tf.stop_gradient
+        self.inverse, self.transpose = tf.linalg.inv, tf.transpose
 
     def conv(self, x: Any, kernel: Any) -> Any:
         padded = self._tf.pad(x, ((0, 0), *_borders(kernel), (0, 0)), mode="REFLECT")
