@@ -17,7 +17,7 @@ from benchmarks.paper.frameworks import open_framework
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_values_and_gradients_are_exact(problem: str) -> None:
-    """The command in small has the box and the polytope in the other frameworks."""
+    """The command in small has the polytope in the other frameworks."""
     opened = open_framework("torch")
     with opened.double():
         found = measure(opened, problem, seed=1)

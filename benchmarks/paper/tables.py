@@ -8,6 +8,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from .tables_layers import constrained, flow
+
 FOLDER = Path(__file__).parents[1]
 BEGIN, END = "<!-- {}: begin, generated -->", "<!-- {}: end -->"
 
@@ -64,7 +66,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def filled(text: str) -> str:
     """The README with its tables."""
-    for name, table in (("bibtex", bibtex()),):
+    for name, table in (("bibtex", bibtex()), ("constrained", constrained()), ("flow", flow())):
         begin, end = BEGIN.format(name), END.format(name)
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"

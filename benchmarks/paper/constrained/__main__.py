@@ -22,7 +22,7 @@ from .plot import draw
 from .problems import PROBLEMS
 
 QUICK = Options(programs=64, batch=32, epochs=15, rate=0.1)
-QUICK_PROBLEMS, QUICK_TASKS = ("box", "polytope"), ("polygon",)
+QUICK_PROBLEMS, QUICK_TASKS = ("polytope",), ("polygon",)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -65,9 +65,7 @@ def admm(project: Project) -> Callable[..., tuple[Any, dict[str, Any]]]:
     Boyd et al., Found. Trends Mach. Learn. 3 (2011), 1, §5.
     """
 
-    def layer(
-        framework: Framework, p: Any, batch: Any, adjoint: Any
-    ) -> tuple[Any, dict[str, Any]]:
+    def layer(framework: Framework, p: Any, batch: Any, adjoint: Any) -> tuple[Any, dict[str, Any]]:
         p = {**batch, **p}
         turned = framework.transpose(p["normals"])
         quadratic = 0.5 * (p["quadratic"] + framework.transpose(p["quadratic"]))

@@ -20,9 +20,7 @@ def measure(framework: Framework, name: str, seed: int) -> dict[str, Any]:
         RuntimeError: a solve did not converge.
     """
     problem, seen = PROBLEMS[name](seed), []
-    adjoint = Implicit(
-        rtol=RTOL, on_failure="ignore", callback=lambda *told: seen.append(told)
-    )
+    adjoint = Implicit(rtol=RTOL, on_failure="ignore", callback=lambda *told: seen.append(told))
 
     def loss(parameters: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
         x, figures = problem.layer(framework, parameters, batch, adjoint)
@@ -36,9 +34,7 @@ def measure(framework: Framework, name: str, seed: int) -> dict[str, Any]:
             f"expected {name} to converge both ways, received {figures['codes']} forward and "
             f"{results.codes} backward; allow more steps"
         )
-    errors = {
-        key: relative(gradients[key], exact) for key, exact in problem.gradients.items()
-    }
+    errors = {key: relative(gradients[key], exact) for key, exact in problem.gradients.items()}
     return {
         "problem": name,
         "seed": seed,
