@@ -118,11 +118,8 @@ def test_the_disparity_draws_the_right_picture_to_the_left_one() -> None:
 
 def test_a_pyramid_gives_back_the_truth() -> None:
     """Sides that do not divide are continued and cut; flows shrink with their pictures."""
-    pairs = pictures.Pairs(
-        *(np.ones((1, 30, 41), np.float32) for _ in range(2)),
-        np.full((1, 2, 30, 41), 4.0, np.float32),
-        np.ones((1, 30, 41), np.float32),
-    )
+    ones, flow = np.ones((1, 30, 41), np.float32), np.full((1, 2, 30, 41), 4.0, np.float32)
+    pairs = pictures.Pairs(ones.copy(), ones, flow, ones)
     pairs.first[0, 0, 0] = 2.0
     truths = [level.truth for level in pyramid.pyramid(pairs, 7)]
     assert [x.shape for x in truths] == [(1, 32, 44, 2), (1, 16, 22, 2), (1, 8, 11, 2)]

@@ -74,7 +74,8 @@ def flow() -> str:
                 f"{run['systems']} | {run['mean_steps_forward']:.1f} / "
                 f"{run['mean_steps_backward']:.1f} |"
             )
-    for method, told in records[0]["others"].items():
+    others = records[0]["others"] if records else {}
+    for method, told in others.items():
         options = ", ".join(f"{key} {value}" for key, value in told["options"].items())
         name = f"{method} ({options})" if options else method
         lines.append(f"| {name} | | | {told['warps']:.3f} | {told['stereo']:.3f} | | |")

@@ -27,7 +27,7 @@ QUICK_PROBLEMS, QUICK_TASKS = ("polytope",), ("polygon",)
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, learn, print, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--framework", choices=NAMES, default="torch")
     parser.add_argument("--seeds", type=int, default=None, help="default 3, or 1 if --quick")
     parser.add_argument("--quick", action="store_true", help="some seconds; for the tests")

@@ -92,7 +92,7 @@ def compare(data: Data, quick: bool) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, compare, print, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--framework", choices=NAMES, default="jax")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--passes", type=int, default=None, help="of training")
