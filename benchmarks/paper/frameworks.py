@@ -1,6 +1,7 @@
 """What an experiment needs of a framework, so that its model is written once for all of them."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -27,6 +28,15 @@ class Framework:
     log1p: Callable[[Any], Any]
     logsumexp: Callable[[Any, int], Any]
     reshape: Callable[[Any, tuple[int, ...]], Any]
+    constant: Callable[[Any], Any]
+    """The same numbers, without a derivative."""
+    inverse: Callable[[Any], Any]
+    transpose: Callable[[Any], Any]
+    """Of a matrix."""
+
+    def double(self) -> AbstractContextManager[Any]:
+        """Within it, arrays of float64 stay what they are."""
+        return nullcontext()
 
     def conv(self, x: Any, kernel: Any) -> Any:
         """Correlation of pictures with filters, in the shape of the pictures.
@@ -55,6 +65,8 @@ class _Torch(Framework):
         self.softplus, self.sum = torch.nn.functional.softplus, torch.sum
         self.tanh, self.exp, self.log1p = torch.tanh, torch.exp, torch.log1p
         self.logsumexp, self.reshape = torch.logsumexp, torch.reshape
+        self.constant = torch.Tensor.detach
+        self.inverse, self.transpose = torch.linalg.inv, torch.t
 
     def conv(self, x: Any, kernel: Any) -> Any:
         functional = self._torch.nn.functional
@@ -95,6 +107,11 @@ class _JAX(Framework):
         self.softplus, self.sum = jax.nn.softplus, jax.numpy.sum
         self.tanh, self.exp, self.log1p = jax.numpy.tanh, jax.numpy.exp, jax.numpy.log1p
         self.logsumexp, self.reshape = jax.nn.logsumexp, jax.numpy.reshape
+        self.constant = jax.lax.stop_gradient
+        self.inverse, self.transpose = jax.numpy.linalg.inv, jax.numpy.transpose
+
+    def double(self) -> AbstractContextManager[Any]:
+        return self._jax.enable_x64(True)
 
     def conv(self, x: Any, kernel: Any) -> Any:
         padded = self._jax.numpy.pad(x, ((0, 0), *_borders(kernel), (0, 0)), mode="reflect")
@@ -126,6 +143,8 @@ class _TensorFlow(Framework):
         self.softplus, self.sum = tf.math.softplus, tf.reduce_sum
         self.tanh, self.exp, self.log1p = tf.tanh, tf.exp, tf.math.log1p
         self.logsumexp, self.reshape = tf.reduce_logsumexp, tf.reshape
+        self.constant = tf.stop_gradient
+        self.inverse, self.transpose = tf.linalg.inv, tf.transpose
 
     def conv(self, x: Any, kernel: Any) -> Any:
         padded = self._tf.pad(x, ((0, 0), *_borders(kernel), (0, 0)), mode="REFLECT")

@@ -10,6 +10,7 @@ from typing import Any
 from ..speed import summary
 from .records import FOLDER, named_results, results
 from .tables_images import denoising, digits
+from .tables_layers import constrained, flow
 
 BEGIN, END = "<!-- {}: begin, generated -->", "<!-- {}: end -->"
 
@@ -72,6 +73,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "bibtex": bibtex,
     "denoising": denoising,
     "digits": digits,
+    "constrained": constrained,
+    "flow": flow,
     "speed": speed,
 }
 

@@ -1,0 +1,155 @@
+"""The flow experiment in small: its warps, its energy, its training in each framework."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.paper.flow import __main__ as command
+from benchmarks.paper.flow import model, pictures, pyramid
+from benchmarks.paper.flow.train import errors, turned
+from benchmarks.paper.frameworks import NAMES, Arrays, Framework, open_framework
+
+Quick = Callable[[str], tuple[dict[str, Any], tuple[float, Arrays]]]
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Quick:
+    """The command in small, once for each framework: its record, and its first step."""
+    known: dict[str, Any] = {}
+
+    def run(name: str) -> tuple[dict[str, Any], tuple[float, Arrays]]:
+        if name not in known:
+            framework, folder = open_framework(name), tmp_path_factory.mktemp(name)
+            first = _record_first_step(framework)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(model, "RTOL", 1e-5)
+                patch.setattr(command, "open_framework", lambda _: framework)
+                files = "--json", str(folder / "record.json"), "--plot", str(folder / "plot.png")
+                command.main(["--framework", name, "--quick", *files])
+            assert (folder / "plot.png").stat().st_size > 1000
+            text = (folder / "record.json").read_text(encoding="utf-8")
+            known[name] = json.loads(text), first[0]
+        return known[name]
+
+    return run
+
+
+def _record_first_step(framework: Framework) -> list[tuple[float, Arrays]]:
+    found, make = [], framework.step
+
+    def step(loss: Any) -> Any:
+        compiled = make(loss)
+
+        def run(parameters: Arrays, batch: Arrays) -> Any:
+            told = compiled(parameters, batch)
+            if not found:
+                found.append((told[0], {name: x.copy() for name, x in told[2].items()}))
+            return told
+
+        return run
+
+    framework.step = step
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quick_training(name: str, quick: Quick) -> None:
+    """The loss falls, the error is well below that of no flow, and every solve converges."""
+    record, _ = quick(name)
+    (run,) = record["runs"]
+    _, first, last = run["curve"]
+    assert last["loss"] < first["loss"]
+    assert run["warps"] < 0.7 * record["others"]["none"]["warps"]
+    assert run["unconverged_forward"] == run["unconverged_backward"] == 0
+    assert run["systems"] == 6 * 3 * 4
+    assert run["mean_steps_backward"] > 2.0
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_frameworks_agree(name: str, quick: Quick) -> None:
+    """The loss and its gradients at the weights that training begins with."""
+    value, gradients = quick("torch")[1]
+    other, found = quick(name)[1]
+    assert other == pytest.approx(value, rel=1e-4)
+    for key, gradient in gradients.items():
+        scale = np.abs(gradient).max()
+        np.testing.assert_allclose(found[key], gradient, atol=5e-4 * scale, err_msg=key)
+
+
+def test_the_flow_of_a_warp_draws_the_second_picture_back() -> None:
+    """Far better than no flow, and than the same flow backwards; noise and what is hidden stay."""
+    pairs = pictures.warps(("camera", "coins"), 6, 48, seed=0)
+
+    def off(flow: np.ndarray) -> float:
+        each = zip(pairs.first, pairs.second, flow, strict=True)
+        return float(np.mean([np.abs(pictures.sampled(b, u) - a) for a, b, u in each]))
+
+    assert off(pairs.flow) < 0.4 * off(0.0 * pairs.flow)
+    assert off(pairs.flow) < 0.4 * off(-pairs.flow)
+    again = pictures.warps(("camera", "coins"), 6, 48, seed=0)
+    np.testing.assert_array_equal(pairs.flow, again.flow)
+
+
+def test_turned_pairs_are_still_pairs() -> None:
+    """The flow is mirrored and transposed with its pictures."""
+    pairs = pictures.warps(("camera",), 2, 48, seed=1)
+    for seed in range(8):
+        found = turned(pairs, np.random.default_rng(seed))
+        drawn = [pictures.sampled(b, u) for b, u in zip(found.second, found.flow, strict=True)]
+        still = np.mean(np.abs(found.second - found.first))
+        assert np.mean(np.abs(np.stack(drawn) - found.first)) < 0.5 * still
+
+
+def test_the_disparity_draws_the_right_picture_to_the_left_one() -> None:
+    pair = pictures.stereo()
+    assert pair.flow.shape == (1, 2, 125, 185)
+    assert 0.5 < pair.known.mean() < 1.0
+    known = pair.known[0] > 0
+    assert -15.0 < pair.flow[0, 0][known].min() < pair.flow[0, 0][known].max() < -1.5
+
+    def off(flow: np.ndarray) -> float:
+        return float(np.mean(np.abs(pictures.sampled(pair.second[0], flow) - pair.first[0])[known]))
+
+    assert off(pair.flow[0]) < 0.3 * off(0.0 * pair.flow[0])
+
+
+def test_a_pyramid_gives_back_the_truth() -> None:
+    """Sides that do not divide are continued and cut; flows shrink with their pictures."""
+    ones, flow = np.ones((1, 30, 41), np.float32), np.full((1, 2, 30, 41), 4.0, np.float32)
+    pairs = pictures.Pairs(ones.copy(), ones, flow, ones)
+    pairs.first[0, 0, 0] = 2.0
+    truths = [level.truth for level in pyramid.pyramid(pairs, 7)]
+    assert [x.shape for x in truths] == [(1, 32, 44, 2), (1, 16, 22, 2), (1, 8, 11, 2)]
+    assert [float(x.max()) for x in truths] == [4.0, 2.0, 1.0]
+    found = pyramid.refine(pairs, pyramid.Schedule(7, 1, 3), lambda batch: batch["start"] + 1.0)
+    np.testing.assert_allclose(found, np.full((1, 30, 41, 2), 7.0))
+    assert errors(found.transpose(0, 3, 1, 2), pairs) == pytest.approx(3.0 * 2**0.5)
+
+
+def test_the_plain_iteration_goes_down() -> None:
+    """The bound on the curvature holds: a step lowers the energy, wherever it begins."""
+    pairs = pictures.warps(("camera",), 2, 24, seed=2)
+    (level, *_) = pyramid.pyramid(pairs, 20)
+    framework, random = open_framework("torch"), np.random.default_rng(0)
+    weights = {
+        k: x + 0.1 * random.standard_normal(x.shape).astype(np.float32)
+        for k, x in model.initial(0).items()
+    }
+    batch = pyramid.as_batch(level, np.zeros_like(level.truth))
+
+    def energies(p: Any, batch: Any) -> Any:
+        data, smooth = model.terms(framework, p, batch)
+        least, u = model.energy(framework), 1.5 * batch["truth"]
+        size = 1.0 / model.curvature(framework, u, data, smooth)
+        found = [least(u, data, smooth)]
+        for _ in range(5):
+            u = framework.fpi.gradient_step(least, size)(u, data, smooth)
+            found.append(least(u, data, smooth))
+        return sum(unit * x for unit, x in zip(batch["units"], found, strict=True))
+
+    units = np.eye(6, dtype=np.float32)
+    found = framework.forward(energies)(weights, {**batch, "units": units})
+    assert np.all(np.diff(found) < 0.0)
