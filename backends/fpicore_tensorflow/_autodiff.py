@@ -16,16 +16,21 @@ from tensorflow.python.eager import forwardprop_util  # pyright: ignore[reportMi
 from fpicore import DerivativeError, Leaves
 
 from ._orders import ImplicitFunction, Solve, linear_solve
-from ._sources import gradient, has_derivative
+from ._sources import gradient, has_derivative, persistent_tape
 
 
 class Linearization:
     """f at z*, recorded once; every product of the adjoint solve walks the same tape."""
 
-    def __init__(self, f: Callable[[Leaves], Leaves], inputs: Leaves) -> None:
+    def __init__(
+        self,
+        f: Callable[[Leaves], Leaves],
+        inputs: Leaves,
+        tape: Callable[..., Any] = persistent_tape,
+    ) -> None:
         """Record f at the inputs."""
-        self.inputs = inputs
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._tape:
+        self.inputs, self._new_tape = inputs, tape
+        with tape() as self._tape:
             self._tape.watch(inputs)
             self.outputs = f(inputs)
 
@@ -35,7 +40,7 @@ class Linearization:
 
     def jvp(self, u: Leaves) -> Leaves:
         """Ju, as the derivative of g ↦ Jᵀg along u."""
-        with tf.GradientTape(watch_accessed_variables=False) as outer:
+        with self._new_tape() as outer:
             g = tuple(tf.zeros_like(leaf) for leaf in u)
             outer.watch(g)
             pulled = self.vjp(g)
@@ -76,7 +81,7 @@ def exact_node(function: ImplicitFunction, outputs: Leaves) -> Leaves:
     @tf.custom_gradient
     def identity(*leaves: Any) -> Any:
         def pull_back(*v: Any) -> Any:
-            return (*linear_solve(function.solve, v, False), *function.correction(v))
+            return (*function.constant_solve(v, False), *function.correction(v))
 
         return tuple(constant(leaf, leaves) for leaf in function.value), pull_back
 
