@@ -29,7 +29,7 @@ class Linearization:
         tape: Callable[..., Any] = persistent_tape,
     ) -> None:
         """Record f at the inputs."""
-        self.inputs, self._new_tape = inputs, tape
+        self.inputs, self.new_tape = inputs, tape
         with tape() as self._tape:
             self._tape.watch(inputs)
             self.outputs = f(inputs)
@@ -40,7 +40,7 @@ class Linearization:
 
     def jvp(self, u: Leaves) -> Leaves:
         """Ju, as the derivative of g ↦ Jᵀg along u."""
-        with self._new_tape() as outer:
+        with self.new_tape() as outer:
             g = tuple(tf.zeros_like(leaf) for leaf in u)
             outer.watch(g)
             pulled = self.vjp(g)

@@ -15,7 +15,16 @@ import tensorflow as tf
 
 from fpicore import DerivativeError, Leaves
 
-from ._sources import GraphTape, Map, Sources, belongs, brought, gradient, has_derivative, persistent_tape
+from ._sources import (
+    GraphTape,
+    Map,
+    Sources,
+    belongs,
+    brought,
+    gradient,
+    has_derivative,
+    persistent_tape,
+)
 
 Solve = Callable[[Leaves, bool], Leaves]
 """The adjoint solve: of v with Jᵀ or, if the flag is set, with J."""
@@ -68,10 +77,10 @@ class ImplicitFunction:
     def constant_solve(self, v: Leaves, tangent: bool) -> Leaves:
         """Mᵀv, or Mv, with M = (I − J)⁻¹ held constant: differentiable to every order."""
         here = self.here()
+        found = tuple(tf.stop_gradient(leaf) for leaf in self.solve(v, tangent))
 
         @tf.custom_gradient
-        def apply(*v: Any) -> Any:
-            found = tuple(tf.stop_gradient(leaf) for leaf in self.solve(v, tangent))
+        def apply(*_: Any) -> Any:
             return found, lambda *w: here.constant_solve(w, not tangent)
 
         return apply(*v)
@@ -136,12 +145,10 @@ class ImplicitFunction:
         """
         here, result = self.here(), []
         z = z if tf.executing_eagerly() else brought(z)
+        found = tuple(tf.stop_gradient(leaf) for leaf in self.solve(v, tangent))
 
         @tf.custom_gradient
-        def apply(*inputs: Any) -> Any:
-            del inputs
-            found = tuple(tf.stop_gradient(leaf) for leaf in self.solve(v, tangent))
-
+        def apply(*_: Any) -> Any:
             def pull_back(*w: Any) -> Any:
                 y = here._solve_at(z, w, not tangent)
                 g = result[0]
@@ -195,7 +202,7 @@ def spoilt_if_changed(found: Leaves, before: Leaves) -> Leaves:
             size = tf.where(known, tf.math.abs(b), 0)
             same = tf.reduce_max(gap) <= _ROUNDING[b.dtype.real_dtype] * tf.reduce_max(size)
             factor = tf.where(same, tf.ones([], b.dtype), tf.constant(float("nan"), b.dtype))
-            a = a * tf.stop_gradient(factor)  # noqa: PLW2901
+            a = a * tf.stop_gradient(factor)
         spoilt.append(a)
     return tuple(spoilt)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow.python.ops import gradients_util  # pyright: ignore[reportMissingImports]
 
-from fpicore import Leaves
+from fpicore import DerivativeError, Leaves
 
 Map = Callable[[Leaves], Leaves]
 _HIGHER_ORDER = gradients_util.POSSIBLE_GRADIENT_TYPES_HIGHER_ORDER
@@ -16,8 +16,7 @@ class Sources(NamedTuple):
     """The tensors and variables that a map captures, and its trace, which takes others instead."""
 
     captured: Leaves
-    variables: tuple[Any, ...]
-    """With a derivative: as objects or, in a graph that they were brought to, as handles."""
+    variables: tuple[tf.Variable, ...]
     trace: Any
 
     @property
@@ -32,7 +31,7 @@ class Sources(NamedTuple):
 
     def values(self) -> Leaves:
         """Tensors only, variables as they are now; reading them is what tapes see of them."""
-        return (*self.tensors, *map(_read, self.variables))
+        return (*self.tensors, *[variable.read_value() for variable in self.variables])
 
     def evaluate(self, z: Leaves) -> Leaves:
         """The map, of what is captured here in place of what its trace captured."""
@@ -40,18 +39,14 @@ class Sources(NamedTuple):
         return tuple(self.trace(*z))
 
     def brought(self) -> "Sources":
-        """All of them in tensors of the graph that is being built."""
-        captured = brought(self.captured)
-        found = {id(old): new for old, new in zip(self.captured, captured, strict=True)}
-        handles = [found[id(getattr(v, "handle", v))] for v in self.variables]
-        return Sources(captured, tuple(handles), self.trace)
-
-
-def _read(variable: Any) -> Any:
-    if isinstance(variable, tf.Variable):
-        return variable.read_value()
-    (data,) = variable._handle_data.shape_and_type
-    return tf.raw_ops.ReadVariableOp(resource=variable, dtype=tf.dtypes.as_dtype(data.dtype))
+        """All of them in tensors of the graph that is being built; variables are in every graph."""
+        if any(tf.is_symbolic_tensor(variable.handle) for variable in self.variables):
+            raise DerivativeError(
+                "expected at most 1 derivative, in reverse mode, from outside of a tf.function "
+                "that takes as an argument a tf.Variable which the map refers to; let the function "
+                "close over the variable"
+            )
+        return self._replace(captured=brought(self.captured))
 
 
 def find_sources(f: Map, z: Leaves) -> Sources:
@@ -113,10 +108,11 @@ class GraphTape:
 
     def __init__(self, held: Leaves = ()) -> None:
         """``held``: what counts as constant though the graph may know how it was made."""
-        self._held = held
+        self._held, self._graph = held, None
 
     def __enter__(self) -> "GraphTape":
-        """Nothing to start."""
+        """Note which graph it is."""
+        self._graph = tf.compat.v1.get_default_graph()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,10 +123,21 @@ class GraphTape:
 
     def gradient(self, outputs: Any, sources: Any, v: Any, unconnected_gradients: Any) -> Any:
         """As that of a tape."""
-        held = [*sources, *self._held]
+        inside = [self._within(getattr(source, "handle", source)) for source in sources]
+        pairs = [(y, g) for y, g in zip(outputs, v, strict=True) if has_derivative(y)]
         return tf.gradients(
-            outputs, sources, v, stop_gradients=held, unconnected_gradients=unconnected_gradients
+            [self._within(y) for y, _ in pairs],
+            inside,
+            [g for _, g in pairs],
+            stop_gradients=[*inside, *map(self._within, self._held)],
+            unconnected_gradients=unconnected_gradients,
         )
+
+    def _within(self, tensor: Any) -> Any:
+        """What stands in the graph for a tensor from outside of it."""
+        graph: Any = self._graph
+        own = tf.is_symbolic_tensor(tensor) and tensor.graph is graph
+        return tensor if own else graph.capture(tensor)
 
 
 def belongs(tensor: Any) -> bool:
@@ -148,8 +155,4 @@ def brought(tensors: Leaves) -> Leaves:
     second, and nothing of the first. So what a pull-back may need once it is differentiated
     itself, it has to own.
     """
-    graph: Any = tf.compat.v1.get_default_graph()
-    return tuple(
-        (t if belongs(t) else tf.identity(t)) if tf.is_symbolic_tensor(t) else graph.capture(t)
-        for t in tensors
-    )
+    return tuple(t if belongs(t) else tf.identity(t) for t in tensors)
