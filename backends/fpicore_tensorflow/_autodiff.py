@@ -48,16 +48,20 @@ class Linearization:
 
 
 def refuse_forward_mode(outputs: Leaves) -> None:
-    """Raise if a ForwardAccumulator watches f op by op: in eager mode, or within a function.
+    """Raise if a ForwardAccumulator watches f op by op: in eager mode, or as a function is traced.
 
-    TensorFlow derives the forward mode of a custom gradient from its pull-back, and loses part of
-    the levels on the way. Only TensorFlow's own module tells whether tensors carry tangents.
+    TensorFlow derives the forward mode of a custom gradient from its pull-back, and op by op it
+    loses part of that on the way; around a tf.function it does not. Only TensorFlow's own module
+    tells whether tensors carry tangents.
     """
     if forwardprop_util.pack_tangents(list(outputs)).tangents:
         raise DerivativeError(
-            "expected reverse mode, received a tf.autodiff.ForwardAccumulator that follows f op by "
-            "op, where TensorFlow's forward derivative of a custom gradient is wrong; use "
-            "tf.GradientTape, or adjoint=Unrolled()"
+            "expected reverse mode, or a tf.autodiff.ForwardAccumulator around a tf.function; "
+            "received one that follows f op by op, where TensorFlow's forward derivative of a "
+            "custom gradient is wrong; put the solve into a tf.function. If it is in one, which "
+            "closes over the tensor or tf.Variable that has the tangent, call that function once "
+            "before the accumulator is opened, as it is followed while it is traced. Or use "
+            "adjoint=Unrolled()"
         )
 
 

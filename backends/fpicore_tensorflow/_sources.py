@@ -99,6 +99,22 @@ def persistent_tape(held: Leaves = ()) -> tf.GradientTape:
     return tf.GradientTape(persistent=True, watch_accessed_variables=False)
 
 
+def check_tapes_record() -> None:
+    """Raise where new tapes record nothing, and would say of every derivative that it is zero."""
+    if tf.executing_eagerly():
+        return
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        one = tf.ones([])
+        tape.watch(one)
+        same = tf.identity(one)
+    if tape.gradient(same, one) is None:
+        raise DerivativeError(
+            "expected reverse mode through Reversible() or Unrolled(checkpoint=...) within another "
+            "solve, received a tf.autodiff.ForwardAccumulator around the tf.function that holds "
+            "both; use Implicit() or Unrolled() within"
+        )
+
+
 class GraphTape:
     """What a tape does, by tf.gradients, which reads the graph and need not record it.
 
