@@ -21,7 +21,7 @@ pytestmark = pytest.mark.framework("tensorflow")
 THETA = np.array([0.4, -0.7])
 DIRECTION = np.array([1.0, 0.5])
 PUSHED = sine_derivative(THETA, 1) * DIRECTION
-LEAN = fpi.Implicit(fallback=None)  # half of the loops to trace
+LEAN = fpi.Implicit(solver=fpi.Picard(), fallback=None)  # half of the loops to trace
 STRATEGIES = {
     "implicit": fpi.Implicit(),
     "unrolled": fpi.Unrolled(),
@@ -130,6 +130,17 @@ def test_forward_over_reverse() -> None:
 
     expected = sine_derivative(THETA, 2) * DIRECTION
     np.testing.assert_allclose(push_theta(graph(slope)), expected, rtol=1e-8)
+
+
+def test_solve_in_a_branch() -> None:
+    """What f captures comes from outside of the branch; by a tape around, and by an accumulator."""
+    theta = tf.constant(THETA)
+    run = graph(lambda t: tf.cond(tf.reduce_sum(t) > -9.0, lambda: value(t), lambda: t))
+    with tf.GradientTape() as tape:
+        tape.watch(theta)
+        z = run(theta)
+    np.testing.assert_allclose(tape.gradient(z, theta), sine_derivative(THETA, 1), rtol=1e-8)
+    np.testing.assert_allclose(push_theta(run), PUSHED, rtol=1e-8)
 
 
 @pytest.mark.parametrize(

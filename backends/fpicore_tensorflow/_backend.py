@@ -138,7 +138,13 @@ class TensorFlowBackend:
             sources = sources_if_traceable(problem.map, line.inputs) if adjoint.exact else None
             if sources is not None:
                 function = ImplicitFunction(
-                    problem.map, line.inputs, sources, solve, line.outputs, solver, line.new_tape
+                    problem.map,
+                    line.inputs,
+                    sources.inside(),
+                    solve,
+                    line.outputs,
+                    solver,
+                    line.new_tape,
                 )
                 return exact_node(function, line.outputs)
         out = node(solve, levels, line.inputs, line.outputs, line.inputs)

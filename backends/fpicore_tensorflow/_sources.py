@@ -38,6 +38,15 @@ class Sources(NamedTuple):
         self.trace.set_external_captures(list(self.captured))
         return tuple(self.trace(*z))
 
+    def inside(self) -> "Sources":
+        """All of them as the graph that is being built refers to them: that of a branch, say."""
+        if tf.executing_eagerly():
+            return self
+        graph: Any = tf.compat.v1.get_default_graph()
+        return self._replace(
+            captured=tuple(t if belongs(t) else graph.capture(t) for t in self.captured)
+        )
+
     def brought(self) -> "Sources":
         """All of them in tensors of the graph that is being built; variables are in every graph."""
         if any(tf.is_symbolic_tensor(variable.handle) for variable in self.variables):
