@@ -59,12 +59,17 @@ class ImplicitFunction:
         value, outputs = brought(self.value), brought(self.outputs)
         sources = self.sources.brought()
 
+        def spoil(leaves: Leaves, found: Leaves) -> Leaves:
+            return spoilt_if_changed(leaves, found, outputs) if sources.trace.variables else leaves
+
         def f(z: Leaves) -> Leaves:
             found = sources.evaluate(z)
-            return spoilt_if_changed(found, outputs) if sources.trace.variables else found
+            return spoil(found, found)
 
         def solve(v: Leaves, tangent: bool) -> Leaves:
-            return self.solver(f, value)(v, tangent)
+            # A solver that meets NaN returns its best iterate, which is finite: hence once more.
+            g = self.solver(f, value)(v, tangent)
+            return spoil(g, sources.evaluate(value))
 
         return ImplicitFunction(f, value, sources, solve, outputs, self.solver, GraphTape)
 
@@ -192,19 +197,20 @@ def check_same(found: Leaves, before: Leaves) -> None:
             )
 
 
-def spoilt_if_changed(found: Leaves, before: Leaves) -> Leaves:
-    """The same as a graph can say it: NaN, which derivatives inherit, for what differs."""
-    spoilt = []
+def spoilt_if_changed(leaves: Leaves, found: Leaves, before: Leaves) -> Leaves:
+    """The leaves; in a graph, which cannot raise, NaN if the evaluations differ as above."""
+    factor = tf.ones([], tf.float64)
     for a, b in zip(found, before, strict=True):
         if has_derivative(b):
             known = tf.math.is_finite(tf.math.abs(a)) & tf.math.is_finite(tf.math.abs(b))
             gap = tf.where(known, tf.math.abs(a - b), 0)
             size = tf.where(known, tf.math.abs(b), 0)
             same = tf.reduce_max(gap) <= _ROUNDING[b.dtype.real_dtype] * tf.reduce_max(size)
-            factor = tf.where(same, tf.ones([], b.dtype), tf.constant(float("nan"), b.dtype))
-            a = a * tf.stop_gradient(factor)
-        spoilt.append(a)
-    return tuple(spoilt)
+            factor = tf.where(same, factor, float("nan"))
+    return tuple(
+        leaf * tf.stop_gradient(tf.cast(factor, leaf.dtype)) if has_derivative(leaf) else leaf
+        for leaf in leaves
+    )
 
 
 def linear_solve(solve: Solve, v: Leaves, tangent: bool) -> Leaves:
