@@ -10,80 +10,11 @@ pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 import tensorflow as _tensorflow
 
 import fpicore_tensorflow as fpi
-from fpicore import DerivativeError
-
-from .problems import sine_derivative
 
 tf: Any = _tensorflow  # its modules load lazily, so that type checkers do not see them
 pytestmark = pytest.mark.framework("tensorflow")
 
 THETA = np.array([0.4, -0.7])
-DIRECTION = np.array([1.0, 0.5])
-STRATEGIES = {
-    "implicit": fpi.Implicit(),
-    "unrolled": fpi.Unrolled(),
-    "checkpointed": fpi.Unrolled(checkpoint=True),
-}
-
-
-def value(theta: Any, **options: Any) -> Any:
-    """z = θ sin z + 1."""
-    f = lambda z: theta * tf.sin(z) + 1.0  # noqa: E731
-    options = {"solver": fpi.Picard(), "rtol": 1e-13, "max_steps": 200, **options}
-    return fpi.fixed_point(f, tf.ones(theta.shape, theta.dtype), **options).value
-
-
-def graph(function: Any) -> Any:
-    return tf.function(function, autograph=False)
-
-
-def test_forward_mode_around_a_function() -> None:
-    """Through the iteration; by the pull-back it is refused."""
-    theta = tf.constant(THETA)
-    expected = sine_derivative(THETA, 1) * DIRECTION
-    with tf.autodiff.ForwardAccumulator(theta, tf.constant(DIRECTION)) as forward:
-        z = graph(lambda t: value(t, adjoint=fpi.Unrolled()))(theta)
-        with pytest.raises(DerivativeError, match="forward mode"):
-            graph(value)(theta)
-    np.testing.assert_allclose(forward.jvp(z), expected, rtol=1e-8)
-
-
-def as_closure(theta: Any, adjoint: Any) -> Any:
-    return value(theta, adjoint=adjoint, max_steps=30)
-
-
-def as_nested_state(theta: Any, adjoint: Any) -> Any:
-    f = lambda z: {"a": theta * tf.sin(z["b"]), "b": 0.5 * z["a"]}  # noqa: E731
-    z0 = {"a": tf.ones(2, tf.float64), "b": tf.ones(2, tf.float64)}
-    return fpi.fixed_point(f, z0, adjoint=adjoint, on_failure="ignore").value["b"]
-
-
-@pytest.mark.parametrize("solve", [as_closure, as_nested_state])
-@pytest.mark.parametrize("name", ["implicit", "checkpointed"])
-def test_eager_forward_mode_is_refused(solve: Any, name: str) -> None:
-    theta = tf.constant(THETA)
-    with (
-        tf.autodiff.ForwardAccumulator(theta, tf.constant(DIRECTION)),
-        pytest.raises(DerivativeError, match="ForwardAccumulator"),
-    ):
-        solve(theta, STRATEGIES[name])
-
-
-def test_eager_forward_mode_of_a_variable_is_refused() -> None:
-    theta = tf.Variable(THETA)
-    with (
-        tf.autodiff.ForwardAccumulator(theta, tf.constant(DIRECTION)),
-        pytest.raises(DerivativeError, match="ForwardAccumulator"),
-    ):
-        value(theta)
-
-
-def test_eager_forward_mode_through_the_iteration() -> None:
-    theta = tf.constant(THETA)
-    with tf.autodiff.ForwardAccumulator(theta, tf.constant(DIRECTION)) as forward:
-        z = value(theta, adjoint=fpi.Unrolled())
-    expected = sine_derivative(THETA, 1) * DIRECTION
-    np.testing.assert_allclose(forward.jvp(z), expected, rtol=1e-8)
 
 
 def coupled(x: Any) -> Any:
@@ -91,7 +22,13 @@ def coupled(x: Any) -> Any:
     weight = tf.constant([[0.3, -0.4], [0.2, 0.5]], tf.float64)
     f = lambda z: tf.tanh(z @ weight) + x  # noqa: E731
     return fpi.fixed_point(
-        f, tf.zeros_like(x), solver=fpi.Picard(), rtol=1e-13, max_steps=200, batch_ndim=1
+        f,
+        tf.zeros_like(x),
+        solver=fpi.Picard(),
+        adjoint=fpi.Implicit(fallback=None),  # half of the loops to trace
+        rtol=1e-13,
+        max_steps=200,
+        batch_ndim=1,
     ).value
 
 

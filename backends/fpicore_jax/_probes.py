@@ -113,6 +113,9 @@ PROBES: Probes = {
     (2, "forward over reverse", "functional"): Probe(
         "jvp(grad)", _at_x(lambda c: _jvp(jax.grad(c.loss), c))
     ),
+    (2, "forward over reverse", "compiled"): Probe(
+        "jit(jvp(grad))", _at_x(lambda c: _jvp(jax.grad(c.loss), c))
+    ),
     (2, "forward over reverse", "Hessian"): Probe("hessian", _at_x(lambda c: jax.hessian(c.loss))),
     (2, "reverse over forward", "functional"): Probe(
         "grad(jvp)", _at_x(lambda c: jax.grad(_jvp(c.loss, c)))

@@ -16,16 +16,21 @@ from tensorflow.python.eager import forwardprop_util  # pyright: ignore[reportMi
 from fpicore import DerivativeError, Leaves
 
 from ._orders import ImplicitFunction, Solve, linear_solve
-from ._sources import gradient, has_derivative
+from ._sources import gradient, has_derivative, persistent_tape
 
 
 class Linearization:
     """f at z*, recorded once; every product of the adjoint solve walks the same tape."""
 
-    def __init__(self, f: Callable[[Leaves], Leaves], inputs: Leaves) -> None:
+    def __init__(
+        self,
+        f: Callable[[Leaves], Leaves],
+        inputs: Leaves,
+        tape: Callable[..., Any] = persistent_tape,
+    ) -> None:
         """Record f at the inputs."""
-        self.inputs = inputs
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as self._tape:
+        self.inputs, self.new_tape = inputs, tape
+        with tape() as self._tape:
             self._tape.watch(inputs)
             self.outputs = f(inputs)
 
@@ -35,7 +40,7 @@ class Linearization:
 
     def jvp(self, u: Leaves) -> Leaves:
         """Ju, as the derivative of g ↦ Jᵀg along u."""
-        with tf.GradientTape(watch_accessed_variables=False) as outer:
+        with self.new_tape() as outer:
             g = tuple(tf.zeros_like(leaf) for leaf in u)
             outer.watch(g)
             pulled = self.vjp(g)
@@ -43,16 +48,20 @@ class Linearization:
 
 
 def refuse_forward_mode(outputs: Leaves) -> None:
-    """Raise if a ForwardAccumulator watches f op by op: in eager mode, or within a function.
+    """Raise if a ForwardAccumulator watches f op by op: in eager mode, or as a function is traced.
 
-    TensorFlow derives the forward mode of a custom gradient from its pull-back, and loses part of
-    the levels on the way. Only TensorFlow's own module tells whether tensors carry tangents.
+    TensorFlow derives the forward mode of a custom gradient from its pull-back, and op by op it
+    loses part of that on the way; around a tf.function it does not. Only TensorFlow's own module
+    tells whether tensors carry tangents.
     """
     if forwardprop_util.pack_tangents(list(outputs)).tangents:
         raise DerivativeError(
-            "expected reverse mode, received a tf.autodiff.ForwardAccumulator that follows f op by "
-            "op, where TensorFlow's forward derivative of a custom gradient is wrong; use "
-            "tf.GradientTape, or adjoint=Unrolled()"
+            "expected reverse mode, or a tf.autodiff.ForwardAccumulator around a tf.function; "
+            "received one that follows f op by op, where TensorFlow's forward derivative of a "
+            "custom gradient is wrong; put the solve into a tf.function. If it is in one, which "
+            "closes over the tensor or tf.Variable that has the tangent, call that function once "
+            "before the accumulator is opened, as it is followed while it is traced. Or use "
+            "adjoint=Unrolled()"
         )
 
 
@@ -76,7 +85,7 @@ def exact_node(function: ImplicitFunction, outputs: Leaves) -> Leaves:
     @tf.custom_gradient
     def identity(*leaves: Any) -> Any:
         def pull_back(*v: Any) -> Any:
-            return (*linear_solve(function.solve, v, False), *function.correction(v))
+            return (*function.constant_solve(v, False), *function.correction(v))
 
         return tuple(constant(leaf, leaves) for leaf in function.value), pull_back
 

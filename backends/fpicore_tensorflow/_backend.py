@@ -30,7 +30,7 @@ from ._ops import TensorFlowEagerOps, TensorFlowGraphOps, TensorFlowRecordedOps
 from ._orders import ImplicitFunction, Solve
 from ._recompute import iterate_in_segments
 from ._reversed import reversed_solve
-from ._sources import may_differentiate_twice, sources_if_traceable
+from ._sources import GraphTape, may_differentiate_twice, persistent_tape, sources_if_traceable
 
 T = TypeVar("T")
 
@@ -101,20 +101,33 @@ class TensorFlowBackend:
         """Solve apart from any gradient; then attach it level by level."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
         start = tuple(tf.stop_gradient(leaf) for leaf in problem.leaves)
-        way = passage(ops, start)
-        z, results, stats, memory = way(iteration.run, steady(problem.map), start)
+        f = steady(problem.map, refuse_forward_mode)
+        z, results, stats, memory = passage(ops, start)(iteration.run, f, start)
         record = Backward() if tf.executing_eagerly() else None
+        record_at = persistent_tape if tf.executing_eagerly() else GraphTape
         value = tuple(tf.stop_gradient(leaf) for leaf in z)
-        line = Linearization(problem.map, value)
-        refuse_forward_mode(line.outputs)
+        line = Linearization(problem.map, value, record_at)
         forward = adjoint.forward(iteration, memory)
-        solve = partial(_pull_back, self, line, forward, adjoint, problem.batch_ndim, record)
-        out = self._attach(problem, adjoint, line, solve)
+        rest = (adjoint, problem.batch_ndim, record)
+
+        def solver(f: Callable[[Leaves], Leaves], z: Leaves) -> Solve:
+            """Apart from what else the graph of the solve knows."""
+            return partial(
+                _pull_back, self, Linearization(f, z, GraphTape), Forward(iteration), *rest
+            )
+
+        solve = partial(_pull_back, self, line, forward, *rest)
+        out = self._attach(problem, adjoint, line, solve, solver)
         aux = problem.evaluate(out)[1] if problem.has_aux else None
         return out, results, stats, aux, record
 
     def _attach(
-        self, problem: Problem, adjoint: AbstractPullBack, line: Linearization, solve: Solve
+        self,
+        problem: Problem,
+        adjoint: AbstractPullBack,
+        line: Linearization,
+        solve: Solve,
+        solver: Callable[[Callable[[Leaves], Leaves], Leaves], Solve],
     ) -> Leaves:
         """z*, differentiable: by the implicit function, or as many times as there are levels.
 
@@ -125,7 +138,15 @@ class TensorFlowBackend:
             levels = adjoint.order or 1
             sources = sources_if_traceable(problem.map, line.inputs) if adjoint.exact else None
             if sources is not None:
-                function = ImplicitFunction(problem.map, line.inputs, sources, solve, line.outputs)
+                function = ImplicitFunction(
+                    problem.map,
+                    line.inputs,
+                    sources.inside(),
+                    solve,
+                    line.outputs,
+                    solver,
+                    line.new_tape,
+                )
                 return exact_node(function, line.outputs)
         out = node(solve, levels, line.inputs, line.outputs, line.inputs)
         for _ in range(1, levels):

@@ -13,13 +13,13 @@ _WRITES = ("Assign", "ResourceScatter", "StatefulUniform", "RngSkip", "RngReadAn
 _DRAWS = ("Random", "Multinomial", "TruncatedNormal", "Parameterized")
 
 
-def steady(f: Map) -> Map:
+def steady(f: Map, check: Callable[[Leaves], None] | None = None) -> Map:
     """f, refused at its first call if it writes to variables or draws random numbers.
 
     Dropout in training mode is a fresh map at every evaluation, which has no fixed point, and
     batch normalisation would update its statistics at every step. Only TensorFlow's debugger can
     look at operations as they run, eagerly or into a graph, and its hook is used here. What runs
-    inside a tf.function that f calls is not seen.
+    inside a tf.function that f calls is not seen. ``check`` looks at the first value of f.
     """
     seen: list[bool] = []
 
@@ -32,9 +32,12 @@ def steady(f: Map) -> Map:
         seen.append(True)
         op_callbacks.add_op_callback(refuse)
         try:
-            return f(z)
+            found = f(z)
         finally:
             op_callbacks.remove_op_callback(refuse)
+        if check is not None:
+            check(found)
+        return found
 
     return evaluate
 

@@ -15,7 +15,16 @@ import tensorflow as tf
 
 from fpicore import DerivativeError, Leaves
 
-from ._sources import Map, Sources, gradient, has_derivative
+from ._sources import (
+    GraphTape,
+    Map,
+    Sources,
+    belongs,
+    brought,
+    gradient,
+    has_derivative,
+    persistent_tape,
+)
 
 Solve = Callable[[Leaves, bool], Leaves]
 """The adjoint solve: of v with Jᵀ or, if the flag is set, with J."""
@@ -35,6 +44,34 @@ class ImplicitFunction:
     solve: Solve
     outputs: Leaves
     """f(z*), which f must give again."""
+    solver: Callable[[Map, Leaves], Solve]
+    """The solve for a map at a point of a graph."""
+    tape: Callable[..., Any] = persistent_tape
+
+    def here(self) -> "ImplicitFunction":
+        """The same in tensors of the graph that is being built; f is called by its trace then.
+
+        Each method below that makes a node begins with it: the node's pull-back, which may run in
+        another graph, then finds all it needs in the graph of the node.
+        """
+        if belongs(self.value[0]):
+            return self
+        value, outputs = brought(self.value), brought(self.outputs)
+        sources = self.sources.brought()
+
+        def spoil(leaves: Leaves, found: Leaves) -> Leaves:
+            return spoilt_if_changed(leaves, found, outputs) if sources.trace.variables else leaves
+
+        def f(z: Leaves) -> Leaves:
+            found = sources.evaluate(z)
+            return spoil(found, found)
+
+        def solve(v: Leaves, tangent: bool) -> Leaves:
+            # A solver that meets NaN returns its best iterate, which is finite: hence once more.
+            g = self.solver(f, value)(v, tangent)
+            return spoil(g, sources.evaluate(value))
+
+        return ImplicitFunction(f, value, sources, solve, outputs, self.solver, GraphTape)
 
     def evaluate(self, z: Leaves) -> Leaves:
         """f(z*), where z stands for z*; raises if f has become another since."""
@@ -42,45 +79,55 @@ class ImplicitFunction:
         check_same(found, self.outputs)
         return found
 
+    def constant_solve(self, v: Leaves, tangent: bool) -> Leaves:
+        """Mᵀv, or Mv, with M = (I − J)⁻¹ held constant: differentiable to every order."""
+        here = self.here()
+        found = tuple(tf.stop_gradient(leaf) for leaf in self.solve(v, tangent))
+
+        @tf.custom_gradient
+        def apply(*_: Any) -> Any:
+            return found, lambda *w: here.constant_solve(w, not tangent)
+
+        return apply(*v)
+
     def correction(self, v: Leaves) -> Leaves:
         """Zeros for θ, whose derivatives are those that the first-order scheme misses.
 
         That scheme pulls back through f recorded at a constant z*, with a constant M = (I − J)⁻¹.
         The correction is the true pull-back less that one: zero in value, not in its derivatives.
         """
-        size, values = len(v), self.sources.values()
+        here, size = self.here(), len(v)
 
         @tf.custom_gradient
         def zero(*inputs: Any) -> Any:
             def pull_back(*w: Any) -> Any:
-                check_in_scope(self.value, inputs)
-                inner = tuple(map(tf.identity, inputs[:size]))  # f may capture these very tensors
-                with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-                    tape.watch([*inner, *self.sources.watched])
-                    exact = self.pull(inner)
-                    constant = self._pull_constant(inner)
-                wanted = [*inner, *self.sources.watched]
-                true = gradient(tape, exact, wanted, w)
-                return tuple(
-                    a - b for a, b in zip(true, gradient(tape, constant, wanted, w), strict=True)
-                )
+                return here._pull_correction(inputs[:size], w)
 
             return tuple(tf.zeros_like(value) for value in inputs[size:]), pull_back
 
-        return zero(*v, *values)
+        return zero(*v, *here.sources.values())
+
+    def _pull_correction(self, v: Leaves, w: Leaves) -> Leaves:
+        """The cotangents of v and θ for that of the correction."""
+        here = self.here()
+        v = tuple(map(tf.identity, v))  # f may capture these very tensors
+        wanted = [*v, *here.sources.watched]
+        with here.tape() as tape:
+            tape.watch(wanted)
+            exact = here.pull(v)
+            constant = here._pull_at(here.value, here.constant_solve(v, False))
+        true = gradient(tape, exact, wanted, w)
+        return tuple(a - b for a, b in zip(true, gradient(tape, constant, wanted, w), strict=True))
 
     def pull(self, v: Leaves) -> Leaves:
         """The cotangent of θ as a function of v, z*(θ) and θ."""
-        z = self._attached()
-        return self._pull_at(z, self._solve_at(z, v, False))
-
-    def _pull_constant(self, v: Leaves) -> Leaves:
-        """The same with z* and M held constant."""
-        return self._pull_at(self.value, linear_solve(self.solve, v, False))
+        here = self.here()
+        z = here._attached()
+        return here._pull_at(z, here._solve_at(z, v, False))
 
     def _pull_at(self, z: Leaves, g: Leaves) -> Leaves:
         """(∂f/∂θ)ᵀ g at z."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with self.tape(z) as tape:
             tape.watch(self.sources.watched)
             outputs = self.evaluate(z)
         return gradient(tape, outputs, self.sources.watched, g)
@@ -101,32 +148,34 @@ class ImplicitFunction:
         With y the other solve for the cotangent w of g, the cotangent of v is y and that of
         (z, θ) the derivative of ⟨y, Jᵀg⟩.
         """
-        result: list[Leaves] = []
+        here, result = self.here(), []
+        z = z if tf.executing_eagerly() else brought(z)
+        found = tuple(tf.stop_gradient(leaf) for leaf in self.solve(v, tangent))
 
         @tf.custom_gradient
-        def apply(*inputs: Any) -> Any:
-            del inputs
-            found = tuple(tf.stop_gradient(leaf) for leaf in self.solve(v, tangent))
-
+        def apply(*_: Any) -> Any:
             def pull_back(*w: Any) -> Any:
-                y = self._solve_at(z, w, not tangent)
+                y = here._solve_at(z, w, not tangent)
                 g = result[0]
-                return (*y, *self._pull_product(z, *((y, g) if tangent else (g, y))))
+                return (*y, *here._pull_product(z, *((y, g) if tangent else (g, y))))
 
             return found, pull_back
 
-        result.append(apply(*v, *z, *self.sources.values()))
+        result.append(apply(*v, *z, *here.sources.values()))
         return result[0]
 
     def _pull_product(self, z: Leaves, g: Leaves, y: Leaves) -> Leaves:
         """The derivative of ⟨y, Jᵀg⟩ with respect to z and θ."""
-        with tf.GradientTape(watch_accessed_variables=False) as outer:
-            outer.watch([*z, *self.sources.watched])
-            with tf.GradientTape(watch_accessed_variables=False) as inner:
+        here = self.here()
+        z = tuple(map(tf.identity, z))
+        wanted = [*z, *here.sources.watched]
+        with here.tape(g) as outer:
+            outer.watch(wanted)
+            with here.tape() as inner:
                 inner.watch(z)
-                outputs = self.evaluate(z)
+                outputs = here.evaluate(z)
             product = gradient(inner, outputs, z, g)
-        return gradient(outer, product, [*z, *self.sources.watched], y)
+        return gradient(outer, product, wanted, y)
 
 
 def check_same(found: Leaves, before: Leaves) -> None:
@@ -148,6 +197,22 @@ def check_same(found: Leaves, before: Leaves) -> None:
             )
 
 
+def spoilt_if_changed(leaves: Leaves, found: Leaves, before: Leaves) -> Leaves:
+    """The leaves; in a graph, which cannot raise, NaN if the evaluations differ as above."""
+    factor = tf.ones([], tf.float64)
+    for a, b in zip(found, before, strict=True):
+        if has_derivative(b):
+            known = tf.math.is_finite(tf.math.abs(a)) & tf.math.is_finite(tf.math.abs(b))
+            gap = tf.where(known, tf.math.abs(a - b), 0)
+            size = tf.where(known, tf.math.abs(b), 0)
+            same = tf.reduce_max(gap) <= _ROUNDING[b.dtype.real_dtype] * tf.reduce_max(size)
+            factor = tf.where(same, factor, float("nan"))
+    return tuple(
+        leaf * tf.stop_gradient(tf.cast(factor, leaf.dtype)) if has_derivative(leaf) else leaf
+        for leaf in leaves
+    )
+
+
 def linear_solve(solve: Solve, v: Leaves, tangent: bool) -> Leaves:
     """Mᵀv, or Mv, with M = (I − J)⁻¹ held constant: differentiable to every order."""
 
@@ -157,26 +222,3 @@ def linear_solve(solve: Solve, v: Leaves, tangent: bool) -> Leaves:
         return found, lambda *w: linear_solve(solve, w, not tangent)
 
     return apply(*v)
-
-
-def check_in_scope(inside: Leaves, cotangents: Leaves) -> None:
-    """Raise if a derivative of a tf.function has lost sight of the tensors inside of it.
-
-    A tape around a traced function pulls back in a graph of its own, to which TensorFlow hands
-    what it needs of the first; from the next such graph the first is out of scope. TensorFlow
-    would say so much later, and of an unknown tensor.
-    """
-    if not tf.is_symbolic_tensor(inside[0]):
-        return
-    graph = cotangents[0].graph
-    if graph is tf.compat.v1.get_default_graph():
-        return
-    while graph is not None:
-        if graph is inside[0].graph:
-            return
-        graph = getattr(graph, "outer_graph", None)
-    raise DerivativeError(
-        "expected at most 1 derivative, in reverse mode, from outside of a tf.function that holds "
-        "a fixed point; received a request for more, or for forward mode, which TensorFlow cannot "
-        "trace; put the tapes into the tf.function too, and take forward mode by Unrolled()"
-    )

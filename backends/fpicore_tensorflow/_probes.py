@@ -121,6 +121,10 @@ PROBES: Probes = {
     (2, "forward over reverse", "recorded"): Probe(
         "ForwardAccumulator of a tape", lambda c: _push(partial(_gradient, c.loss), c)
     ),
+    (2, "forward over reverse", "compiled"): Probe(
+        "ForwardAccumulator of a tape in a tf.function",
+        lambda c: _push(_compiled(partial(_gradient, c.loss)), c),
+    ),
     (2, "reverse over forward", "recorded"): Probe(
         "tape of a ForwardAccumulator",
         lambda c: _gradient(lambda x: _push(c.loss, c, x), c.x),

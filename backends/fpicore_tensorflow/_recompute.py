@@ -16,7 +16,14 @@ from fpicore import InputError, Iteration, Leaves, Ops, Process
 
 from ._autodiff import constant, refuse_forward_mode
 from ._orders import check_same
-from ._sources import Map, Sources, gradient, has_derivative, sources_if_traceable
+from ._sources import (
+    Map,
+    Sources,
+    check_tapes_record,
+    gradient,
+    has_derivative,
+    sources_if_traceable,
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ def _advance(ops: Any, segment: Process, f: Map, sources: Sources, carry: Any) -
     @tf.custom_gradient
     def advance(*inputs: Any) -> Any:
         def pull_back(*v: Any, variables: Any = None) -> Any:
+            check_tapes_record()
             # Copies, as one tensor may be two leaves, or captured by f, and is told apart here.
             start = tuple(map(tf.identity, inputs[: len(leaves)]))
             wanted = [start[i] for i in smooth] + sources.watched

@@ -8,7 +8,7 @@ from fpicore import InputError, Iteration, Leaves, Results, Stats, outcome
 
 from ._autodiff import constant, guard, refuse_forward_mode
 from ._evaluation import steady
-from ._sources import Map, Sources, gradient, sources_if_traceable
+from ._sources import Map, Sources, check_tapes_record, gradient, sources_if_traceable
 
 
 def reversed_solve(
@@ -50,6 +50,7 @@ def _pull(f: Map, sources: Sources) -> Any:
     """(z, c) ↦ (f(z), Jᵀc, (∂f/∂θ)ᵀc)."""
 
     def pull(point: tuple[Leaves, Leaves]) -> tuple[Leaves, Leaves, Leaves]:
+        check_tapes_record()
         # Copies, as f may capture these very tensors.
         z = tuple(map(tf.identity, point[0]))
         with tf.GradientTape(watch_accessed_variables=False) as tape:

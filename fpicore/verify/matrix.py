@@ -91,6 +91,7 @@ def _rows() -> Iterator[Row]:
     yield twice("Implicit(order=1)", product, levels=1)
     yield Row(2, "forward over reverse", "recorded", product)
     yield Row(2, "forward over reverse", "functional", product)
+    yield Row(2, "forward over reverse", "compiled", product)
     yield Row(2, "forward over reverse", "Hessian", (_HESSIAN,))
     yield Row(2, "reverse over forward", "recorded", product)
     yield Row(2, "reverse over forward", "functional", product)
