@@ -249,3 +249,24 @@ def test_unrolling_is_refused(lab: Lab, fpi: Any) -> None:
         fpi.fixed_point(
             lambda z: 0.5 * z, lab.tensor(np.ones(2)), solver=NewtonKrylov(), adjoint=fpi.Unrolled()
         )
+
+
+@pytest.mark.modes("graph")
+def test_leaves_of_different_shapes_in_a_graph(lab: Lab, mode: str) -> None:
+    """TensorFlow's graph optimiser must leave the answer as it is, value and gradient."""
+    start = {"a": np.zeros((2, 3)), "b": np.array(0.0)}
+
+    def f(z: Any, shift: Any) -> Any:
+        cos, sin, mean = lab.xp.cos, lab.xp.sin, lab.xp.mean
+        return {
+            "a": 0.5 * cos(z["a"]) + 0.1 * z["b"],
+            "b": 0.3 * sin(z["b"]) + mean(z["a"]) + shift,
+        }
+
+    def loss(shift: Any) -> Any:
+        sol = lab.fpi.fixed_point(f, lab.tensor(start), (shift,), solver=NewtonKrylov(3), rtol=1e-9)
+        return lab.xp.sum(sol.value["a"]) + sol.value["b"]
+
+    slope = lab.gradient(loss, np.array(0.2), mode=mode)[0]
+    values = [lab.run(loss, np.array(0.2 + h), mode="eager") for h in (-1e-4, 1e-4)]
+    np.testing.assert_allclose(slope, (values[1] - values[0]) / 2e-4, rtol=1e-5)

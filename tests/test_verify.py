@@ -91,13 +91,22 @@ def test_every_framework_and_solver(tmp_path: Path, pytestconfig: pytest.Config)
     assert content["passed"] is True
     assert sorted(content["environment"]["frameworks"]) == sorted(named)
     _check_report(content, named)
-    for word in (*named, "expansive-1", "nested", "picard", "anderson", "broyden", "All right"):
+    for word in (
+        *named,
+        "expansive-1",
+        "nested",
+        "picard",
+        "anderson",
+        "broyden",
+        "newton",
+        "All right",
+    ):
         assert word in done.stdout
 
 
 def _check_report(content: dict[str, Any], named: list[str]) -> None:
     checks = {(c["problem"], c["framework"], c["solver"]): c for c in content["checks"]}
-    assert len(checks) == 2 * len(named) * 3 == len(content["checks"])
+    assert len(checks) == 2 * len(named) * 4 == len(content["checks"])
     for (problem, _, solver), check in checks.items():
         if (problem, solver) == ("expansive-1", "picard"):
             assert check["verdict"] == "n/a"

@@ -202,7 +202,10 @@ class NewtonKrylov(AbstractSolver):
             square = tree.dot(ops, s, s)
             return tree.select(ops, ended, s, probe), xp.isfinite(square) & (square > 0.0)
 
-        away, sound = ops.cond(xp.any(ended), solved, lambda: (probe, state.trial))
+        # No cond where traced: TensorFlow's graph optimiser loses the outputs of one whose leaves
+        # differ in shape.
+        needed = ops.traced or xp.any(ended)
+        away, sound = solved() if needed else (probe, state.trial)
         left = xp.abs(state.cycle.size) * xp.reciprocal(xp.sum(state.cycle.right))
         return away, sound, 1.0 - left
 
