@@ -24,7 +24,7 @@ def measured(name: str, index: int) -> dict[str, Any]:
     """The line of one case, from a worker of its own."""
     remote = session.Remote(name, "cpu", "cpu")
     try:
-        cases = remote("open", problems.TINY)
+        cases = remote.open(problems.TINY)
         entry = session.Entry(remote, index, cases[index], truth().problem)
         entry.qualify(truth(), rounds=1)
         entry.measure(0)

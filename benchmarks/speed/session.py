@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,6 +29,7 @@ class Remote:
 
     def __init__(self, name: str, device: str, clock: str) -> None:
         self.name, self._options = name, (name, device, clock)
+        self._problem: str | None = None
         self._start()
 
     def _start(self) -> None:
@@ -45,7 +47,7 @@ class Remote:
         """
         try:
             self._link.send((method, arguments))
-            if not self._link.poll(PATIENCE):
+            if not self._answers():
                 raise CaseError(f"no answer within {PATIENCE:.0f} s")
             good, answer = self._link.recv()
         except (EOFError, OSError):
@@ -58,10 +60,30 @@ class Remote:
             raise CaseError(answer)
         return answer
 
+    def _answers(self) -> bool:
+        """Whether it does in time, which does not pass while the machine pauses both of us."""
+        waited = 0.0
+        while waited < PATIENCE:
+            start = time.monotonic()
+            if self._link.poll(1.0):
+                return True
+            waited += min(time.monotonic() - start, 2.0)
+        return False
+
     def restart(self) -> None:
-        """A fresh process; what was prepared is lost."""
+        """A fresh process on the same problem; what was prepared is lost."""
         self.close()
         self._start()
+        if self._problem is not None:
+            self._link.send(("open", (self._problem,)))
+            self._link.recv()
+
+    def open(self, problem: str) -> list[Any]:
+        """The cases on a problem."""
+        self._problem = None
+        cases = self("open", problem)
+        self._problem = problem
+        return cases
 
     def close(self) -> None:
         """End the process."""
@@ -189,7 +211,7 @@ def _problem(
     failed: list[dict[str, Any]] = []
     for remote in remotes:
         try:
-            cases = remote("open", truth.problem.name)
+            cases = remote.open(truth.problem.name)
         except CaseError as error:
             one = Entry(remote, 0, ("every case", "", "", False), truth.problem)
             failed.append(one.line | {"status": str(error)})
@@ -200,8 +222,13 @@ def _problem(
     for number in range(rounds):
         for remote in remotes:
             mine = [e for e in entries if e.remote is remote and e.rounds > number]
-            if mine:
-                seconds.setdefault(remote.name, []).append(1e6 * remote("time_f"))
+            try:
+                if mine:
+                    seconds.setdefault(remote.name, []).append(1e6 * remote("time_f"))
+            except CaseError as error:
                 for entry in mine:
-                    entry.measure(number)
+                    entry.line["status"], entry.rounds = f"f: {error}", 0
+                continue
+            for entry in mine:
+                entry.measure(number)
     return [entry.line for entry in entries] + failed, seconds

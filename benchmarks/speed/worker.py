@@ -83,6 +83,8 @@ class Worker:
 
     def time(self, index: int) -> list[float]:
         """Seconds forward, and forward and backward."""
+        if index not in self._ready:
+            raise RuntimeError("what was prepared was lost when another case ended the process")
         return [self._runner.seconds(run, repeats) for run, repeats in self._ready[index]]
 
 
