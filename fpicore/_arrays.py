@@ -105,11 +105,19 @@ class ArrayPassage(Passage):
     """A solve between tensors, done between arrays: only f meets tensors."""
 
     def __init__(
-        self, ops: ArrayOps, array: Callable[[Any], Array], tensor: Callable[[Array], Any]
+        self,
+        ops: ArrayOps,
+        array: Callable[[Any], Array],
+        tensor: Callable[[Array], Any],
+        same: bool,
     ) -> None:
-        """The Ops, and how a tensor becomes an array on the same memory, and back."""
+        """The Ops, and how a tensor becomes an array on the same memory, and back.
+
+        With ``same``, an array that has just entered leaves as the very tensor that it came from:
+        so f meets its own output again as such, and can be caught writing to it.
+        """
         super().__init__(ops)
-        self._array, self._tensor = array, tensor
+        self._array, self._tensor, self._same = array, tensor, same
         self._known: tuple[Leaves, Leaves] = (), ()
 
     def __call__(self, solve: Callable[..., Any], f: Map, leaves: Leaves, *more: Any) -> Any:
@@ -122,14 +130,11 @@ class ArrayPassage(Passage):
 
     def _enter(self, leaves: Leaves) -> Leaves:
         arrays = tuple([self._array(leaf) for leaf in leaves])
-        self._known = arrays, leaves
+        if self._same:
+            self._known = arrays, leaves
         return arrays
 
     def _leave(self, leaves: Leaves) -> Leaves:
-        """Tensors: for an array that has just entered, the very one that it came from.
-
-        So f meets its own output again as such, and can be caught writing to it.
-        """
         arrays, tensors = self._known
         if len(leaves) == 1 == len(arrays):  # most states
             return tensors if leaves[0] is arrays[0] else (self._tensor(leaves[0]),)

@@ -30,7 +30,8 @@ def passage(ops: Any, leaves: Leaves) -> Passage:
     """The way of a state to the solver."""
     if isinstance(ops, TensorFlowEagerOps) and _are_small(leaves):
         arrays = TensorFlowArrayOps(ops.batch_ndim, ops.eps)
-        return ArrayPassage(arrays, np.asarray, tf.constant)
+        # Not the same tensor: a tape outside would chain what f returns to what it is given next.
+        return ArrayPassage(arrays, np.asarray, tf.constant, same=False)
     return Passage(ops)
 
 

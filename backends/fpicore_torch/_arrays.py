@@ -27,7 +27,8 @@ class TorchArrayOps(ArrayOps):
 def passage(ops: TorchOps, leaves: Leaves) -> Passage:
     """The way of a state to the solver, outside of every transform."""
     if type(ops) is TorchOps and _are_small(leaves):
-        return ArrayPassage(TorchArrayOps(ops.batch_ndim, ops.eps), _array, _tensor)
+        arrays = TorchArrayOps(ops.batch_ndim, ops.eps)
+        return ArrayPassage(arrays, _array, _tensor, same=True)
     return Passage(ops)
 
 
