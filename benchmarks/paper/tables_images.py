@@ -32,7 +32,7 @@ def denoising() -> str:
 def digits() -> str:
     """One row for each gradient strategy."""
     lines = [
-        "| gradient | framework | seeds | epochs | test accuracy, % | CPU s an epoch | products a batch | "
+        "| gradient | framework | seeds | epochs | test accuracy, % | CPU s an epoch | products | "
         "peak memory, MB | not converged, forward / backward | steps, forward / backward |",
         "|---" * 10 + "|",
     ]
