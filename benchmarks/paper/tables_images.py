@@ -23,8 +23,11 @@ def denoising() -> str:
             trained = "parameters" in runs[0]
             cells = [name, record["framework"] if trained else ""]
             cells += [_score(runs, sigma) for sigma in sigmas]
-            cells += [str(runs[0]["parameters"]), _mean(runs, "cpu_seconds", 0)] * trained
-            cells += [*_solves(runs), _tested(runs)] if trained else [""] * 5
+            if trained:
+                cells += [str(runs[0]["parameters"]), _mean(runs, "cpu_seconds", 0)]
+                cells += [*_solves(runs), _tested(runs)]
+            else:
+                cells += [""] * 5
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
