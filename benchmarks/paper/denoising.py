@@ -42,11 +42,11 @@ class Options:
     """How a model is trained and tested; the same for all models and frameworks."""
 
     sigmas: tuple[float, ...] = (15.0, 25.0, 50.0)
-    batches: int = 120
+    batches: int = 400
     batch: int = 8
     patch: int = 40
     rate: float = 1e-2
-    average: float = 0.96
+    average: float = 0.98
     """Decay of the moving average of the weights."""
     adjoint_rtol: float = 1e-2
     window: int = 192

@@ -75,15 +75,15 @@ def _waves(side: int, seed: int) -> np.ndarray:
 
 
 def _gd_initial(seed: int) -> Arrays:
-    """The cosine basis, all filters alike."""
+    """The cosine basis, all filters alike; the rest fits training patches at each σ."""
     basis = _waves(SIDE, seed)
     zeros = np.zeros(basis.shape[-1])
     found = {
         "filters": basis,
-        "weight_bias": zeros - 3.0,
-        "weight_level_bias": zeros,
-        "width_bias": zeros + 1.0,
-        "width_level_bias": zeros,
+        "weight_bias": zeros - 1.65,
+        "weight_level_bias": zeros - 1.25,
+        "width_bias": zeros + 1.35,
+        "width_level_bias": zeros - 1.25,
         "trust_bias": np.array([0.0, -2.0]),
         "step_bias": np.zeros(1),
     }
@@ -124,11 +124,11 @@ def _nn_initial(seed: int) -> Arrays:
     found = {
         "first": first,
         "second": first[::-1, ::-1].transpose(0, 1, 3, 2),
-        "width_bias": np.full(CHANNELS, 0.5),
-        "width_level_bias": np.zeros(CHANNELS),
-        "gain_bias": np.full(CHANNELS, -4.0),
-        "gain_level_bias": np.full(CHANNELS, 0.5),
-        "trust_bias": np.array([-1.2, -1.5]),
+        "width_bias": np.full(CHANNELS, 0.7),
+        "width_level_bias": np.full(CHANNELS, -0.6),
+        "gain_bias": np.full(CHANNELS, -4.5),
+        "gain_level_bias": np.full(CHANNELS, 0.7),
+        "trust_bias": np.array([-2.3, -0.7]),
     }
     return {name: np.ascontiguousarray(x, np.float32) for name, x in found.items()}
 

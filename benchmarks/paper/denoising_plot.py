@@ -25,18 +25,18 @@ def draw(
     dirty = noisy(picture, sigma)
     shown = {"clean": picture.pixels, f"noisy, σ = {sigma:g}": dirty}
     shown |= {name: restorers[name](dirty, sigma) for name in SHOWN if name in restorers}
-    figure = Figure(figsize=(2.0 * len(shown), 4.6), layout="constrained")
+    figure = Figure(figsize=(1.7 * len(shown), 4.2), layout="constrained")
     halves: Any = figure.subfigures(2, 1)
     above, below = halves
     axes = above.subplots(1, len(shown), squeeze=False)[0]
-    side = min(128, len(dirty))
+    side = min(96, len(dirty))
     for axis, (name, pixels) in zip(axes, shown.items(), strict=True):
         axis.imshow(levels(pixels)[:side, -side:], cmap="gray", vmin=0, vmax=255)
         merit = "" if name == "clean" else f"\n{psnr(picture.pixels, pixels):.2f} dB"
         axis.set_title(name + merit, fontsize=8)
         axis.set_axis_off()
     _bars(below.subplots(), record, sigmas)
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=72)
 
 
 def _bars(axis: Any, record: dict[str, Any], sigmas: list[float]) -> None:

@@ -130,6 +130,7 @@ def train(
     return {
         "model": name,
         "seed": seed,
+        "epochs": options.epochs,
         "parameters": int(sum(x.size for x in optimiser.parameters.values())),
         "test_accuracy": round(accuracy(test), 2),
         "validation_accuracy": curve,

@@ -23,8 +23,11 @@ def denoising() -> str:
             trained = "parameters" in runs[0]
             cells = [name, record["framework"] if trained else ""]
             cells += [_score(runs, sigma) for sigma in sigmas]
-            cells += [str(runs[0]["parameters"]), _mean(runs, "cpu_seconds", 0)] * trained
-            cells += [*_solves(runs), _tested(runs)] if trained else [""] * 5
+            if trained:
+                cells += [str(runs[0]["parameters"]), _mean(runs, "cpu_seconds", 0)]
+                cells += [*_solves(runs), _tested(runs)]
+            else:
+                cells += [""] * 5
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -32,15 +35,15 @@ def denoising() -> str:
 def digits() -> str:
     """One row for each gradient strategy."""
     lines = [
-        "| gradient | framework | seeds | test accuracy, % | CPU s an epoch | products a batch | "
+        "| gradient | framework | seeds | epochs | test accuracy, % | CPU s an epoch | products | "
         "peak memory, MB | not converged, forward / backward | steps, forward / backward |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---" * 10 + "|",
     ]
     for record in results("digits-*.json"):
         for name, runs in by_model(record).items():
             scores = [run["test_accuracy"] for run in runs]
             deviation = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
-            cells = [name, record["framework"], str(len(runs))]
+            cells = [name, record["framework"], str(len(runs)), str(runs[0]["epochs"])]
             cells += [f"{statistics.mean(scores):.1f}{deviation}"]
             cells += [_mean(runs, "cpu_seconds_an_epoch", 2), _mean(runs, "products", 1)]
             cells += [_mean(runs, "peak_megabytes", 1), *_solves(runs)]
