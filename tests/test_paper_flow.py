@@ -76,7 +76,7 @@ def test_frameworks_agree(name: str, quick: Quick) -> None:
     assert other == pytest.approx(value, rel=1e-4)
     for key, gradient in gradients.items():
         scale = np.abs(gradient).max()
-        np.testing.assert_allclose(found[key], gradient, atol=5e-4 * scale, err_msg=key)
+        np.testing.assert_allclose(found[key], gradient, atol=2e-3 * scale, err_msg=key)
 
 
 def test_the_flow_of_a_warp_draws_the_second_picture_back() -> None:

@@ -34,4 +34,4 @@ def draw(rows: list[tuple[Pairs, dict[str, np.ndarray]]], path: Path) -> None:
         axis.set_title(name, fontsize=8)
     for axis in axes.flat:
         axis.set_axis_off()
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=70)

@@ -47,7 +47,12 @@ def train(
 ) -> tuple[Arrays, dict[str, Any]]:
     """Parameters of the least held-out error among the looks, and the record of the run."""
     tally, random = Tally(), np.random.default_rng(seed)
-    adjoint = Implicit(rtol=options.adjoint_rtol, on_failure="ignore", callback=tally.backward)
+    adjoint = Implicit(
+        rtol=options.adjoint_rtol,
+        max_steps=2 * model.MAX_STEPS,
+        on_failure="ignore",
+        callback=tally.backward,
+    )
     step = framework.step(model.make_loss(framework, adjoint))
     optimiser = AdamW(model.initial(seed), options.rate, 0.0, decay=0.99)
     estimate = estimator(framework, options.batch)
