@@ -12,6 +12,11 @@ from .records import FOLDER, named_results, results
 from .tables_images import denoising, digits
 from .tables_layers import constrained, flow
 
+FIRST = {
+    "torch eager": "torch eager, bare loop, plain",
+    "jax jit": "jax jit, Picard, one system",
+}
+"""A case of each, whose record tells the time of f."""
 BEGIN, END = "<!-- {}: begin, generated -->", "<!-- {}: end -->"
 
 
@@ -38,6 +43,20 @@ def bibtex() -> str:
                 f"{run['mean_steps_backward']:.0f} |"
                 for run in record["runs"]
             ]
+    return "\n".join(lines)
+
+
+def overhead() -> str:
+    """The solver's own time, a column for each size."""
+    records = {record["size"]: record["cases"] for record in results("overhead-*.json")}
+    sizes = sorted(records, key=lambda size: int(size.split("x")[0]))
+    lines = [f"| overhead | {' | '.join(sizes)} |", "|---" * (1 + len(sizes)) + "|"]
+    for case in records[sizes[0]]:
+        cells = [f"{records[size][case]['overhead']:.2f}" for size in sizes]
+        lines.append(f"| {case} | {' | '.join(cells)} |")
+    for name, case in FIRST.items():
+        cells = [f"{records[size][case]['f_us']:.0f}" for size in sizes]
+        lines.append(f"| {name}, f alone, µs | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -70,6 +89,7 @@ def _row(model: str, framework: str, runs: list[dict[str, Any]]) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "overhead": overhead,
     "bibtex": bibtex,
     "denoising": denoising,
     "digits": digits,
