@@ -106,40 +106,46 @@ def train(
     watch: Callable[[Iterable[int], str], Iterable[int]] = lambda epochs, _: epochs,
 ) -> dict[str, Any]:
     """Train with a strategy; the record of the run."""
-    rows, held, test = parts
-    products, seconds, losses, curve = Products(name), [], [], []
+    (rows, held, test), products = parts, Products(name)
+    seconds, losses, curve = [], [], []
     step = framework.step(make_loss(framework, STRATEGIES[name](products.backward)))
-    predict = framework.forward(lambda p, batch: logits(framework, p, batch, None)[0])
+    accuracy = _accuracy(framework)
     optimiser = AdamW(initial(seed), options.rate, options.weight_decay, options.average)
 
-    def accuracy(part: Rows) -> float:
-        found = predict(optimiser.average, as_batch(part)).argmax(1)
-        return 100.0 * float(np.mean(found == part.digits))
-
     for epoch in watch(range(options.epochs), name):
-        begin = time.process_time()
-        optimiser.rate = cosine(options.rate, epoch / options.epochs)
+        begin, optimiser.rate = time.process_time(), cosine(options.rate, epoch / options.epochs)
         for batch in batches(rows, options.batch, seed, epoch):
             value, figures, gradients = step(optimiser.parameters, batch)
             products.forward(figures)
             optimiser.update(gradients)
             losses.append(value)
         seconds.append(time.process_time() - begin)
-        curve.append(round(accuracy(held), 2))
-    an_epoch = len(losses) // options.epochs
+        curve.append(accuracy(optimiser.average, held))
+    means = np.mean(np.reshape(losses, (options.epochs, -1)), axis=1)
     return {
         "model": name,
         "seed": seed,
         "epochs": options.epochs,
-        "parameters": int(sum(x.size for x in optimiser.parameters.values())),
-        "test_accuracy": round(accuracy(test), 2),
+        "parameters": sum(x.size for x in optimiser.parameters.values()),
+        "test_accuracy": accuracy(optimiser.average, test),
         "validation_accuracy": curve,
-        "first_loss": round(float(np.mean(losses[:an_epoch])), 4),
-        "last_loss": round(float(np.mean(losses[-an_epoch:])), 4),
+        "first_loss": round(float(means[0]), 4),
+        "last_loss": round(float(means[-1]), 4),
         "cpu_seconds_an_epoch": round(float(np.median(seconds)), 3),
         **products.figures(),
         **_memory(framework, name, optimiser.average, rows, options),
     }
+
+
+def _accuracy(framework: Framework) -> Callable[[Any, Rows], float]:
+    """Of weights on rows, in percent."""
+    predict = framework.forward(lambda p, batch: logits(framework, p, batch, None)[0])
+
+    def accuracy(weights: Any, rows: Rows) -> float:
+        found = predict(weights, as_batch(rows)).argmax(1)
+        return round(100.0 * float(np.mean(found == rows.digits)), 2)
+
+    return accuracy
 
 
 def _memory(
