@@ -12,6 +12,8 @@ from benchmarks.paper.digits_model import Rows, as_batch, initial, load
 from benchmarks.paper.frameworks import NAMES, Arrays, open_framework
 from fpicore import Implicit
 
+from .compilers import polish
+
 
 def few(rows: int) -> Arrays:
     """A batch of training pictures."""
@@ -63,7 +65,7 @@ def test_quick_training(name: str) -> None:
     train, held, _ = load()
     parts = (Rows(train.pictures[:320], train.digits[:320]), held, held)
     options = digits.Options(epochs=1, batch=16, average=0.5)
-    run = digits.train(open_framework(name), "implicit", parts, options, seed=0)
+    run = digits.train(polish(open_framework(name)), "implicit", parts, options, seed=0)
     assert run["test_accuracy"] > 70.0
     assert run["systems"] == 320
     assert run["unconverged_forward"] == run["unconverged_backward"] == 0

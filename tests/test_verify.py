@@ -116,7 +116,7 @@ def _check_report(content: dict[str, Any], named: list[str]) -> None:
         assert check["value_error"] <= 1e-9
         assert check["evaluations"] == check["steps"] + 1
     if len(named) > 1:
-        assert len(content["agreements"]) == 5
+        assert len(content["agreements"]) == 7
     for agreement in content["agreements"]:
         assert agreement["passed"]
         assert max(agreement["value_error"], agreement["gradient_error"]) <= 1e-10
