@@ -46,6 +46,8 @@ def polish(framework: Any) -> Any:
     jax = getattr(framework, "_jax", None)
     if jax is not None:
         options = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+        if _constrained():
+            options["xla_cpu_use_fusion_emitters"] = True
         jit = partial(jax.jit, compiler_options=options)
         framework._jax = SimpleNamespace(**{**vars(jax), "jit": jit})
     return framework
