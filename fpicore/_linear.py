@@ -160,7 +160,8 @@ class LinearIteration:
             there = tree.add(origin, self.solver.correction(ops, memory))
             return tree.select(ops, ended, there, origin)
 
-        # TensorFlow's graph optimiser loses the outputs of a cond whose leaves differ in shape.
+        # TensorFlow's graph optimiser was seen to lose the outputs of a cond in a loop whose leaves
+        # differ in shape.
         if ops.traced and len(origin) > 1:
             return moved()
         return ops.cond(ops.xp.any(ended), moved, lambda: origin)
