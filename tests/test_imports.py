@@ -49,7 +49,10 @@ ALLOWED: dict[str, set[str]] = {
 }
 """What each module of the core may import of the core; solvers and verify have their own rules."""
 NUMPY_ALLOWED = {"_host", "_arrays"}
-COMPOSED = {"newton_krylov": {"gmres"}}
+COMPOSED = {
+    "newton_krylov": {"gmres"},
+    "auto": {"anderson", "broyden", "gmres", "newton_krylov"},
+}
 """Solvers that are made of others."""
 
 
