@@ -117,9 +117,9 @@ class Anderson(AbstractStage):
         slot = state.count % length
         values = tree.store(ops, state.values, slot, point.f)
         residuals = tree.store(ops, state.residuals, slot, point.residual)
-        row = tree.project(ops, residuals, point.residual)
-        gram = set_symmetric(ops, state.gram, slot, row, growth=1.0 + ridge)
         filled = set_entry(ops, state.filled, slot, 1.0)
+        row = filled * tree.project(ops, residuals, point.residual)
+        gram = set_symmetric(ops, state.gram, slot, row, growth=1.0 + ridge)
         alpha = ops.solve(gram, filled)
         alpha = alpha / column(ops, xp.sum(alpha))
         sound = xp.isfinite(xp.sum(alpha))
