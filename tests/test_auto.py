@@ -132,7 +132,6 @@ def test_gradient(lab: Lab) -> None:
 )
 def test_a_renewed_stage_is_a_new_one(stage: Any) -> None:
     """After steps elsewhere it goes on as one does that has taken none."""
-    lab = Lab("numpy")
     random = np.random.default_rng(0)
     matrix, shift = 0.3 * random.standard_normal((4, 4)), random.standard_normal((2, 4))
     ops = ArrayOps(1, 2.0**-52)
@@ -162,7 +161,7 @@ def test_a_renewed_stage_is_a_new_one(stage: Any) -> None:
 @pytest.mark.parametrize("history", [1, 2, 5])
 def test_the_clock_of_broydens_memory(history: int) -> None:
     """`renew` derives from the number of steps what the steps themselves count."""
-    lab, solver = Lab("numpy"), Broyden(history)
+    solver = Broyden(history)
     ops = ArrayOps(1, 2.0**-52)
     z = np.ones((1, 2))
     state = solver.init(ops, (z,))

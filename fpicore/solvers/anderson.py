@@ -11,7 +11,6 @@ from .._options import check_count, check_interval
 from .._solver import AbstractStage, Point
 from .._tree import Histories, Leaves
 
-
 _INF = float("inf")
 
 
