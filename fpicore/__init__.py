@@ -26,7 +26,7 @@ from ._ops import Ops, Precision, Process, accumulation_eps, precision_of
 from ._problem import Problem
 from ._reporting import report_failure
 from ._solution import Backward, Result, Results, Solution, Stats
-from ._solver import AbstractLinearSolver, AbstractSolver, Expansion, Point
+from ._solver import AbstractLinearSolver, AbstractSolver, AbstractStage, Expansion, Point
 from ._tree import Leaves, flatten, flatten_like, map_leaves
 from .adjoints import Implicit, Neumann, OneStep, Phantom, Reversible, Unrolled
 from .layers import (
@@ -40,7 +40,7 @@ from .layers import (
     summarize,
     warm,
 )
-from .solvers import GMRES, Anderson, Broyden, NewtonKrylov, Picard
+from .solvers import GMRES, Anderson, Auto, Broyden, NewtonKrylov, Picard
 
 __all__ = [
     "GMRES",
@@ -48,9 +48,11 @@ __all__ = [
     "AbstractLinearSolver",
     "AbstractPullBack",
     "AbstractSolver",
+    "AbstractStage",
     "Anderson",
     "ArrayOps",
     "ArrayPassage",
+    "Auto",
     "Backend",
     "Backward",
     "Broyden",

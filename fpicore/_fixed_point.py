@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from ._adjoint import AbstractAdjoint
 from ._backend import Backend
+from ._compact import compacted
 from ._entry import finish, given, make_adjoint, make_iteration, pose
 from ._solution import Solution
 from ._solver import AbstractSolver
@@ -27,6 +28,7 @@ class FixedPoint(Protocol):
         max_steps: int = 100,
         batch_ndim: int = 0,
         has_aux: bool = False,
+        compact: Any = None,
         on_failure: str = "warn",
     ) -> Solution:
         """Solve z = f(z, *args) and make the answer differentiable.
@@ -46,6 +48,13 @@ class FixedPoint(Protocol):
             batch_ndim: leading axes of every leaf that index independent systems; a system's
                 result does not depend on the others. 0 is one system.
             has_aux: f returns (z, aux); the solution holds aux at the returned value.
+            compact: call f with those systems of the batch that still iterate, gathered whenever
+                a quarter has finished; the answers are the same. It says which args go with the
+                systems, as in_axes does for a vmap: a tuple with one entry for each, 0 where its
+                tensors begin with the batch axes, None where all systems share it, or a structure
+                of these like that of the argument; 0 alone stands for all args. A tensor that f
+                closes over cannot be gathered: pass it in args. For eager NumPy, PyTorch on the
+                CPU and TensorFlow, and adjoints that begin at the answer.
             on_failure: "warn", "raise" or "ignore" when a system does not converge. In traced
                 code the status is data: read ``solution.result``.
 
@@ -80,6 +89,7 @@ def bind_fixed_point(backend: Backend, default_solver: AbstractSolver) -> FixedP
         max_steps: int = 100,
         batch_ndim: int = 0,
         has_aux: bool = False,
+        compact: Any = None,
         on_failure: str = "warn",
     ) -> Solution:
         problem = pose(backend, f, z0, args, batch_ndim, has_aux, on_failure)
@@ -92,9 +102,11 @@ def bind_fixed_point(backend: Backend, default_solver: AbstractSolver) -> FixedP
             problem.precision,
             backend.frames,
         )
-        leaves, results, stats, aux, backward = make_adjoint(adjoint).solve(
-            backend, problem, iteration
-        )
+        strategy = make_adjoint(adjoint)
+        if compact is not None:
+            ops = backend.ops(problem.leaves, problem.batch_ndim)
+            problem, iteration = compacted(problem, iteration, strategy, ops, compact)
+        leaves, results, stats, aux, backward = strategy.solve(backend, problem, iteration)
         finish(backend, results, stats, on_failure, "fixed_point")
         return Solution(problem.rebuild(leaves), results, stats, aux, backward)
 

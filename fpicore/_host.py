@@ -37,6 +37,14 @@ class HostNamespace:
         return mask if mask is True or mask is False else bool(np.count_nonzero(mask) == mask.size)
 
     @staticmethod
+    def count(mask: Number) -> int:
+        return int(np.count_nonzero(mask))
+
+    @staticmethod
+    def positions(mask: Number) -> Number:
+        return np.flatnonzero(mask)
+
+    @staticmethod
     def logical_not(mask: Number) -> Number:
         return ~mask if isinstance(mask, np.ndarray) else not mask
 
@@ -120,6 +128,33 @@ class HostNumbers:
             return np.linalg.solve(matrix, right[..., None])[..., 0]
         except np.linalg.LinAlgError:
             return _solve_one_by_one(matrix, right)
+
+    def take(self, tree: Any, systems: Number) -> Any:
+        """Arrays of the systems at these positions; the adapter adds its own tensors."""
+        if isinstance(tree, tuple):
+            parts = [self.take(part, systems) for part in tree]
+            kind: Any = type(tree)
+            return kind(*parts) if hasattr(kind, "_fields") else tuple(parts)
+        if not isinstance(tree, np.ndarray) or tree.ndim < self.batch_ndim:
+            return tree
+        return self._regrouped(self._systems_of(tree)[systems])
+
+    def put(self, whole: Any, systems: Number, part: Any) -> Any:
+        """A copy of ``whole`` with ``part`` at these positions."""
+        if isinstance(whole, tuple):
+            pairs = zip(whole, part, strict=True)
+            return tuple([self.put(old, systems, new) for old, new in pairs])
+        copy = np.array(whole, order="C")  # so that the batch axes as one are a view
+        self._systems_of(copy)[systems] = self._systems_of(part)
+        return copy
+
+    def _systems_of(self, x: Any) -> Any:
+        """x with its batch axes as one."""
+        return x.reshape(-1, *x.shape[self.batch_ndim :])
+
+    def _regrouped(self, x: Any) -> Any:
+        """x with as many batch axes as f knows, all but the first of length 1."""
+        return x.reshape(x.shape[0], *(1,) * (self.batch_ndim - 1), *x.shape[1:])
 
     def cut(self, tree: Any, keep: Number | None = None) -> Any:
         """As it is: no derivative passes through the host."""

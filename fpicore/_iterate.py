@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from . import _tree as tree
 from ._ops import Number, Ops
@@ -66,6 +66,8 @@ class Iteration:
     solver: AbstractSolver
     tolerance: Tolerance
     max_steps: int
+    compact: ClassVar[bool] = False
+    """Whether f is called with fewer systems as they finish."""
 
     def start(self, ops: Ops, z: Leaves, active: Number | None = None) -> Carry:
         """The carry before the first evaluation; ``active`` says which systems iterate."""

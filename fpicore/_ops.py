@@ -168,6 +168,25 @@ class Ops(Protocol):
         ...
 
 
+class EagerOps(Ops, Protocol):
+    """What is needed besides where Python decides which systems go on.
+
+    The namespace of numbers then has ``count(mask)`` and ``positions(mask)`` as well.
+    """
+
+    def take(self, tree: Any, systems: Number) -> Any:
+        """The tree of leaves, histories and numbers, for the systems at these positions.
+
+        Positions count through all batch axes in order, and the systems come in a batch of the
+        same number of axes. Numbers with fewer axes than the batch are the same for all.
+        """
+        ...
+
+    def put(self, whole: Any, systems: Number, part: Any) -> Any:
+        """A tree of leaves and numbers with ``part`` in place of the systems at these positions."""
+        ...
+
+
 class Precision(NamedTuple):
     """What the dtypes of a state can resolve."""
 

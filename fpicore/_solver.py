@@ -60,6 +60,19 @@ class AbstractSolver(ABC):
         return v
 
 
+class AbstractStage(AbstractSolver):
+    """A solver that others are composed of: it may begin later, and for some systems only."""
+
+    @abstractmethod
+    def renew(self, ops: Ops, mask: Number, point: Point, state: Any, count: Number) -> Any:
+        """The state in which the systems of the mask have an empty memory and are at ``point``.
+
+        ``count`` is the number of steps that the whole batch has taken so far, in this stage or
+        not. Whatever the state counts for all systems together it derives from that, lest a
+        system feel when another one came.
+        """
+
+
 class Expansion(NamedTuple):
     """What a linear solver makes of one product."""
 

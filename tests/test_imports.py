@@ -36,7 +36,8 @@ ALLOWED: dict[str, set[str]] = {
     "_linear": LOOP | {"_iterate"},
     "_backend": LOOP | {"_iterate", "_adjoint", "_problem"},
     "_entry": ENTRY,
-    "_fixed_point": ENTRY,
+    "_compact": ENTRY,
+    "_fixed_point": ENTRY | {"_compact"},
     "_adjoint_solve": ENTRY,
     "_implicit": ENTRY,
     "_arnoldi": LOOP,
@@ -48,7 +49,10 @@ ALLOWED: dict[str, set[str]] = {
 }
 """What each module of the core may import of the core; solvers and verify have their own rules."""
 NUMPY_ALLOWED = {"_host", "_arrays"}
-COMPOSED = {"newton_krylov": {"gmres"}}
+COMPOSED = {
+    "newton_krylov": {"gmres"},
+    "auto": {"anderson", "broyden", "gmres", "newton_krylov"},
+}
 """Solvers that are made of others."""
 
 

@@ -123,6 +123,7 @@ def test_certificates() -> None:
     assert not half().certified(np.full(2, 1.9), np.full(2, 1.95), 1e-3)
     assert half().certified(np.full(2, 2.0), np.full(2, 2.0), 1e-3)
     assert not half().certified(np.full(2, np.nan), np.full(2, np.nan), 1e-3)
+    assert not half().certified(np.full(2, 1e200), np.full(2, -1e200), 1e-3)
 
 
 def test_profiles() -> None:

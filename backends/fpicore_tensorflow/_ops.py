@@ -144,6 +144,31 @@ class TensorFlowEagerOps(_Leaves, HostNumbers):
         """
         return super().loop(lambda z: tf.nest.map_structure(tf.stop_gradient, f(z)), process, carry)
 
+    def take(self, tree: Any, systems: Any) -> Any:
+        """Also of tensors."""
+        if not tf.is_tensor(tree):
+            return super().take(tree, systems)
+        return self._regrouped(tf.gather(self._systems_of(tree), systems))
+
+    def put(self, whole: Any, systems: Any, part: Any) -> Any:
+        """Also of tensors."""
+        if not tf.is_tensor(whole):
+            return super().put(whole, systems, part)
+        flat = self._systems_of(whole)
+        new = tf.tensor_scatter_nd_update(flat, systems[:, None], self._systems_of(part))
+        return tf.reshape(new, whole.shape)
+
+    def _systems_of(self, x: Any) -> Any:
+        return (
+            tf.reshape(x, (-1, *x.shape[self.batch_ndim :]))
+            if tf.is_tensor(x)
+            else super()._systems_of(x)
+        )
+
+    def _regrouped(self, x: Any) -> Any:
+        shape = (x.shape[0], *(1,) * (self.batch_ndim - 1), *x.shape[1:])
+        return tf.reshape(x, shape) if tf.is_tensor(x) else super()._regrouped(x)
+
     def report(self, number: Any, integer: bool = False) -> Any:
         """Tensors."""
         return shown(super().report(number, integer), integer)

@@ -26,7 +26,7 @@ def outside_compile(function: Function) -> Function:
 _REASON = (
     "an fpicore solve takes as many steps as it needs, which a compiled graph cannot. "
     "fullgraph=True takes fixed_point(f, z0, args) where f is a function or a method of a module "
-    "and the adjoint is Implicit() or an approximation of it, without has_aux, autocast, "
+    "and the adjoint is Implicit() or an approximation of it, without has_aux, compact, autocast, "
     "torch.func and torch.export; else leave the solve outside of what is compiled, and compile f"
 )
 

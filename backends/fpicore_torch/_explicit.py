@@ -12,6 +12,7 @@ from fpicore import (
     Backward,
     DerivativeError,
     Forward,
+    InputError,
     Iteration,
     Leaves,
     Problem,
@@ -125,6 +126,12 @@ DRIFTED = (
 )
 
 
+_COMPACT = (
+    "expected compact=None within torch.func and forward-mode AD, received one; leave it out, or "
+    "call fixed_point outside of the transform"
+)
+
+
 def solve_under_transforms(
     problem: Problem,
     frozen: Frozen,
@@ -134,6 +141,8 @@ def solve_under_transforms(
 ) -> tuple[Leaves, Results, Stats, Backward]:
     """The fixed point as a function that torch.func and forward-mode AD know how to transform."""
     refuse_tracing()
+    if iteration.compact:
+        raise InputError(_COMPACT)
     start = tuple([leaf.detach() for leaf in problem.leaves])
     found = capture(frozen, start)
     solver = ExplicitSolver(iteration, adjoint, ops, Backward(), frozen)

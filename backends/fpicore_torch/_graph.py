@@ -80,7 +80,8 @@ def _traced(f: Any, z0: Any, args: Any, options: dict[str, Any]) -> Solution | N
 def _serves(options: dict[str, Any]) -> bool:
     adjoint = options.get("adjoint")
     plain = adjoint is None or isinstance(adjoint, AbstractPullBack)
-    return plain and not options.get("has_aux") and _one_graph()
+    whole = not options.get("has_aux") and options.get("compact") is None
+    return plain and whole and _one_graph()
 
 
 @torch.compiler.assume_constant_result

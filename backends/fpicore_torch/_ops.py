@@ -107,6 +107,26 @@ class TorchOps(HostNumbers):
         mixed = mixed.view_as(like)  # a third of the time of view(like.shape)
         return mixed if mixed.dtype == like.dtype else mixed.to(like.dtype)
 
+    def take(self, tree: Any, systems: Any) -> Any:
+        """Also of tensors and histories."""
+        if isinstance(tree, History):
+            matrix = tree.matrix[torch.from_numpy(systems)]
+            entries = tree.slots[0].shape[self.batch_ndim :]
+            batch = (matrix.shape[0], *(1,) * (self.batch_ndim - 1))
+            shaped = matrix.view(*batch, matrix.shape[1], *entries)
+            return History(matrix, matrix.mT, shaped.unbind(self.batch_ndim))
+        if isinstance(tree, Tensor):
+            return self._regrouped(self._systems_of(tree)[torch.from_numpy(systems)])
+        return super().take(tree, systems)
+
+    def put(self, whole: Any, systems: Any, part: Any) -> Any:
+        """Also of tensors."""
+        if not isinstance(whole, Tensor):
+            return super().put(whole, systems, part)
+        copy = whole.clone(memory_format=torch.contiguous_format)
+        self._systems_of(copy)[torch.from_numpy(systems)] = self._systems_of(part)
+        return copy
+
     def report(self, number: Any, integer: bool = False) -> Any:
         """Python scalars without a batch, else tensors on the CPU."""
         shown = super().report(number, integer)

@@ -45,7 +45,8 @@ class Case:
             error = np.linalg.norm((f - z).reshape(shape), axis=-1)
             size = np.linalg.norm(f.reshape(shape), axis=-1)
         return bool(
-            np.all(error <= rtol * (self.atol + size) * (1 + 1e-12)) and np.isfinite(f).all()
+            np.all(error <= rtol * (self.atol + size) * (1 + 1e-12))
+            and np.isfinite(size).all()  # or a diverging iterate, whose squares overflow, passes
         )
 
 

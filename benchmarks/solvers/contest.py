@@ -7,7 +7,6 @@ so a peer is not charged for another stopping rule, and gets no credit for a wro
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 import fpicore_numpy as fpi
 
 from .case import Array, Case
+from .peers import entered
 
 BUDGET = 1000
 Method = Callable[[Case, "Counter", float], None]
@@ -39,6 +39,8 @@ class Finished(Exception):  # noqa: N818
 
 class Counter:
     """f, counted and judged."""
+
+    finished = Finished
 
     def __init__(self, case: Case, rtol: float, budget: int = BUDGET) -> None:
         self.case, self.rtol, self.budget = case, rtol, budget
@@ -87,15 +89,6 @@ def own(solver: Any, case: Case, counter: Counter, rtol: float, start: int) -> N
     counter.found = sol.stats.evaluations if claimed and good else None
 
 
-def scipy_method(name: str, case: Case, counter: Counter, rtol: float, start: int) -> None:
-    """A solver of scipy.optimize, asked for more than the tolerance so that it goes on."""
-    from scipy.optimize import root
-
-    limit = "maxfev" if name == "df-sane" else "maxiter"
-    options: dict[str, Any] = {"fatol": 1e-300, limit: counter.budget}
-    root(counter.root, case.starts[start].ravel(), method=name, options=options)
-
-
 OWN: Mapping[str, Any] = {
     "Picard": fpi.Picard(),
     "Anderson": fpi.Anderson(),
@@ -105,16 +98,13 @@ OWN: Mapping[str, Any] = {
     "Broyden": fpi.Broyden(),
     "Broyden(bad)": fpi.Broyden(kind="bad"),
     "NewtonKrylov": fpi.NewtonKrylov(),
+    "Auto": fpi.Auto(),
 }
-SCIPY = ("anderson", "broyden1", "df-sane", "krylov")
 
 
 def methods() -> dict[str, Callable[..., None]]:
     """Every method that is installed."""
-    found: dict[str, Callable[..., None]] = {n: partial(own, s) for n, s in OWN.items()}
-    if find_spec("scipy"):
-        found |= {f"scipy {name}": partial(scipy_method, name) for name in SCIPY}
-    return found
+    return {name: partial(own, solver) for name, solver in OWN.items()} | entered()
 
 
 def solve(
@@ -132,7 +122,9 @@ def solve(
             call(case, counter, rtol, start)
         except Finished:
             pass
-        except Exception as error:  # scipy's NoConvergence, LinAlgError, ValueError on NaN, …
+        except (
+            Exception
+        ) as error:  # NoConvergence, LinAlgError, ValueError on NaN, what XLA makes of Finished
             if method in OWN:
                 raise
             del error

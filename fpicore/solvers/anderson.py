@@ -8,8 +8,10 @@ from .._errors import InputError
 from .._numbers import column, one_hot, set_entry, set_symmetric
 from .._ops import Number, Ops
 from .._options import check_count, check_interval
-from .._solver import AbstractSolver, Point
+from .._solver import AbstractStage, Point
 from .._tree import Histories, Leaves
+
+_INF = float("inf")
 
 
 class _State(NamedTuple):
@@ -43,7 +45,7 @@ class _Secants(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Anderson(AbstractSolver):
+class Anderson(AbstractStage):
     """Anderson acceleration, type II, over the last ``history + 1`` pairs (f_i, r_i = f_i − z_i).
 
     z ← Σ α_i (f_i − (1 − mixing)·r_i), where α minimises ‖Σ α_i r_i‖² + λ Σ α_i² ‖r_i‖² subject
@@ -102,7 +104,7 @@ class Anderson(AbstractSolver):
             filled=ops.numbers(z[0], 0.0, (length,)),
             count=ops.scalar(0.0),
             mixed=ops.numbers(z[0], 0.0) > 1.0,
-            error=ops.numbers(z[0], float("inf")),
+            error=ops.numbers(z[0], _INF),
         )
 
     def step(self, ops: Ops, point: Point, state: Any) -> tuple[Leaves, Any]:
@@ -114,9 +116,9 @@ class Anderson(AbstractSolver):
         slot = state.count % length
         values = tree.store(ops, state.values, slot, point.f)
         residuals = tree.store(ops, state.residuals, slot, point.residual)
-        row = tree.project(ops, residuals, point.residual)
-        gram = set_symmetric(ops, state.gram, slot, row, growth=1.0 + ridge)
         filled = set_entry(ops, state.filled, slot, 1.0)
+        row = filled * tree.project(ops, residuals, point.residual)
+        gram = set_symmetric(ops, state.gram, slot, row, growth=1.0 + ridge)
         alpha = ops.solve(gram, filled)
         alpha = alpha / column(ops, xp.sum(alpha))
         sound = xp.isfinite(xp.sum(alpha))
@@ -131,6 +133,24 @@ class Anderson(AbstractSolver):
             excess = tree.combine(ops, (1.0 - self.mixing) * alpha, residuals, point.f)
             z = tree.subtract(z, excess)
         return z, _State(values, residuals, gram, filled, state.count + 1, mixed, point.error)
+
+    def renew(self, ops: Ops, mask: Number, point: Point, state: Any, count: Number) -> Any:
+        """Slots that count as empty; the next step is plain."""
+        xp, row = ops.xp, column(ops, mask)
+        mixed, error = state.mixed & xp.logical_not(mask), xp.where(mask, _INF, state.error)
+        state = state._replace(count=count, mixed=mixed, error=error)
+        if self.kind == 1:
+            zero = xp.zeros_like(state.rates)
+            return state._replace(
+                lengths=xp.where(row, zero, state.lengths),
+                rates=xp.where(row, zero, state.rates),
+                z=tree.select(ops, mask, point.z, state.z),
+                residual=tree.select(ops, mask, point.residual, state.residual),
+            )
+        return state._replace(
+            gram=xp.where(column(ops, row), xp.eye(self.history + 1), state.gram),
+            filled=xp.where(row, xp.zeros_like(state.filled), state.filled),
+        )
 
     def inverse(self, ops: Ops, state: Any, v: Leaves, tangent: bool) -> Leaves:
         """v + F K Rᵀv, the inverse that type II implies, or its transpose v + R K Fᵀv.
@@ -164,7 +184,7 @@ class Anderson(AbstractSolver):
             residual=z,
             count=ops.scalar(0.0),
             mixed=ops.numbers(z[0], 0.0) > 1.0,
-            error=ops.numbers(z[0], float("inf")),
+            error=ops.numbers(z[0], _INF),
         )
 
     def _secant_step(self, ops: Ops, point: Point, state: _Secants) -> tuple[Leaves, _Secants]:

@@ -8,7 +8,7 @@ from .._errors import InputError
 from .._numbers import column, one_hot, outer, set_symmetric
 from .._ops import Number, Ops
 from .._options import check_count
-from .._solver import AbstractSolver, Point
+from .._solver import AbstractStage, Point
 from .._tree import Histories, Leaves
 
 
@@ -45,7 +45,7 @@ _SMALLEST_PIVOT = 1e-12
 
 
 @dataclass(frozen=True)
-class Broyden(AbstractSolver):
+class Broyden(AbstractStage):
     """Broyden's good method on r(z) = f(z) − z with the inverse Jacobian H = −I at the start.
 
     Each step s_j = −H_j r_j updates H_{j+1} = (I + b_j s_jᵀ/σ_j) H_j, σ_j = ‖s_j‖², where b_j
@@ -126,6 +126,30 @@ class Broyden(AbstractSolver):
         s = tree.add(plain, tree.combine(ops, weights, state.steps, r))
         products = products / column(ops, pivot) + xp.matvec(state.gram, weights)
         return tree.add(point.z, s), self._append(ops, state, s, products, kept, r)
+
+    def renew(self, ops: Ops, mask: Number, point: Point, state: Any, count: Number) -> Any:
+        """H = −I; no pair has its first half in what was before."""
+        xp, row = ops.xp, column(ops, mask)
+        residual = tree.select(ops, mask, point.residual, state.residual)
+        state = state._replace(residual=residual)
+        if self.kind == "bad":
+            return state._replace(
+                weights=xp.where(row, xp.zeros_like(state.weights), state.weights),
+                z=tree.select(ops, mask, point.z, state.z),
+                count=count,
+            )
+        last, length = self._clock(ops, count)
+        zero = xp.zeros_like(state.transfer)
+        transfer = xp.where(column(ops, row), zero, state.transfer)
+        return state._replace(transfer=transfer, last=last, length=length)
+
+    def _clock(self, ops: Ops, count: Number) -> tuple[Number, Number]:
+        """``last`` and ``length`` after so many steps: a restart takes one more slot."""
+        where, beyond = ops.xp.where, count - (self.history + 2.0)
+        phase = beyond % self.history
+        again = where(beyond >= 0.0, (beyond - phase) / self.history + 1.0, ops.scalar(0.0))
+        length = where(beyond >= 0.0, phase + 2.0, count)
+        return (count + again - 1.0) % self._slots, length
 
     def inverse(self, ops: Ops, state: Any, v: Leaves, tangent: bool) -> Leaves:
         """−Hv = v + Σ_j b_j c_j with c = T Sᵀv, or its transpose v + S Tᵀ Bᵀv.

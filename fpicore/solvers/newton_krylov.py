@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 from .. import _tree as tree
 from .._ops import Number, Ops, unit_of
 from .._options import check_count, check_interval
-from .._solver import AbstractLinearSolver, AbstractSolver, Point
+from .._solver import AbstractLinearSolver, AbstractStage, Point
 from .._tree import Leaves
 from .gmres import GMRES, State
 
@@ -49,7 +49,7 @@ class _State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NewtonKrylov(AbstractSolver):
+class NewtonKrylov(AbstractStage):
     """Newton's method on r(z) = f(z) − z: A s = r with A = I − ∂f/∂z by GMRES, z ← z + λs.
 
     Matrix-free and derivative-free: A q ≈ (r(z) − r(z + εq))/ε for each Krylov vector q, ‖q‖ = 1,
@@ -148,6 +148,24 @@ class NewtonKrylov(AbstractSolver):
             bound=xp.where(plain, anything, enough),
             gain=gain,
             length=length,
+        )
+
+    def renew(self, ops: Ops, mask: Number, point: Point, state: _State, count: Number) -> _State:
+        """The point will be taken, and GMRES begins there."""
+        xp = ops.xp
+        size = xp.sqrt(tree.dot(ops, point.residual, point.residual))
+        return state._replace(
+            base=tree.select(ops, mask, point.z, state.base),
+            residual=tree.select(ops, mask, point.residual, state.residual),
+            size=xp.where(mask, size, state.size),
+            forcing=xp.where(mask, self.forcing, state.forcing),
+            vector=tree.select(ops, mask, point.residual, state.vector),
+            cycle=state.cycle._replace(count=count),
+            trial=state.trial | mask,
+            plain=state.plain | mask,
+            bound=xp.where(mask, _INF, state.bound),
+            gain=xp.where(mask, 0.0, state.gain),
+            length=xp.where(mask, 1.0, state.length),
         )
 
     def _take_in(self, ops: Ops, point: Point, state: _State) -> tuple[Number, _State]:

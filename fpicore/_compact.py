@@ -1,0 +1,164 @@
+"""Compaction: f is called with the systems that still iterate, and no others."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+from ._adjoint import AbstractAdjoint, AbstractPullBack
+from ._errors import InputError
+from ._iterate import Carry, Iteration, Map
+from ._ops import EagerOps, Number, Ops
+from ._problem import Problem
+from ._tree import Leaves, describe
+
+KEPT = 0.75
+"""Share of the systems at hand that still iterate, at or below which the others are left out.
+
+A gathering copies the solver's memory once, which is what about two steps read of it. Each is of
+at most this share of the one before, so all together copy at most three times the memory of the
+whole batch, however the systems finish; and at most a quarter of what f is given is in vain.
+"""
+_RECORDS = ("value", "error", "tolerance", "best_step", "steps", "codes", "active")
+
+
+class Selective:
+    """f, with those of its batched arguments that belong to the chosen systems."""
+
+    def __init__(self, f: Callable[..., Any], axes: Any, take: Callable[[Any, Any], Any]) -> None:
+        """All systems are chosen; ``take`` gathers the systems at some positions of a tensor."""
+        self.f = f
+        self._axes, self._take = axes, take
+        self._systems: Any = None
+        self._given: tuple[Any, ...] | None = None
+
+    def choose(self, systems: Any) -> None:
+        """The systems at these positions; None is all."""
+        self._systems, self._given = systems, None
+
+    def __call__(self, z: Any, *args: Any) -> Any:
+        """f(z, *args), with z of the chosen systems and args of all."""
+        if self._systems is None:
+            return self.f(z, *args)
+        if self._given is None:
+            take = lambda leaf, _: self._take(leaf, self._systems)  # noqa: E731
+            pairs = zip(self._axes, args, strict=True)
+            self._given = tuple([_over_batched(take, axis, arg, "") for axis, arg in pairs])
+        return self.f(z, *self._given)
+
+
+@dataclass(frozen=True)
+class CompactIteration(Iteration):
+    """An iteration that leaves out finished systems, and what the solver remembers of them."""
+
+    f: Selective
+    compact = True
+
+    def active(self, ops: Ops, carry: Carry) -> Number:
+        """Whether to go on with the systems at hand: not once too few of them iterate."""
+        return ops.xp.count(carry.active) > KEPT * carry.active.size
+
+    def iterate(self, ops: Ops, f: Map, z: Leaves, active: Number | None = None) -> Carry:
+        """Iterate and gather until no system is left."""
+        eager = cast(EagerOps, ops)
+        whole = carry = self.start(ops, z, active)
+        systems = ops.xp.positions(carry.codes == carry.codes)
+        try:
+            while True:
+                carry = ops.loop(f, self, carry)
+                whole = whole._replace(
+                    **{
+                        name: eager.put(getattr(whole, name), systems, getattr(carry, name))
+                        for name in _RECORDS
+                    }
+                )
+                going = ops.xp.positions(carry.active)
+                if not len(going):
+                    return whole._replace(step=carry.step, memory=())
+                systems, carry = systems[going], eager.take(carry, going)
+                self.f.choose(systems)
+        finally:
+            self.f.choose(None)
+
+
+def compacted(
+    problem: Problem, iteration: Iteration, adjoint: AbstractAdjoint, ops: Ops, compact: Any
+) -> tuple[Problem, Iteration]:
+    """The same solve, with finished systems left out.
+
+    Raises:
+        InputError: ``compact`` does not describe the arguments, or there is nothing to leave out:
+            no batch axis, values that Python cannot see, or an adjoint that needs every step.
+    """
+    if not problem.batch_ndim:
+        raise InputError(
+            f"expected batch_ndim >= 1 with compact, received batch_ndim=0 and compact={compact!r}"
+        )
+    if ops.traced:
+        raise InputError(
+            "expected compact=None where Python cannot look at the values of a solve (in traced "
+            f"code, in JAX, on an accelerator), received compact={compact!r}"
+        )
+    if not isinstance(adjoint, AbstractPullBack) or getattr(adjoint, "reuse", False):
+        raise InputError(
+            "expected with compact an adjoint that begins at the answer, such as Implicit(), "
+            f"received {adjoint!r}, which needs the steps or the memory of every system"
+        )
+    axes = _checked(compact, problem)
+    f = Selective(problem.f, axes, cast(EagerOps, ops).take)
+    given = iteration.solver, iteration.tolerance, iteration.max_steps
+    return replace(problem, f=f), CompactIteration(*given, f)
+
+
+def _checked(compact: Any, problem: Problem) -> tuple[Any, ...]:
+    """One entry for each argument, all of whose batched tensors have the batch axes."""
+    args = problem.args
+    axes = (0,) * len(args) if _is_axis(compact) and compact is not None else compact
+    if not isinstance(axes, (tuple, list)) or len(axes) != len(args):
+        raise InputError(
+            f"expected compact to be 0 or a tuple of one entry for each of the {len(args)} args, "
+            f"0 where its tensors begin with the batch axes and None where systems share it; "
+            f"received {compact!r}"
+        )
+    check = partial(_check, tuple(problem.leaves[0].shape)[: problem.batch_ndim])
+    for i, (axis, arg) in enumerate(zip(axes, args, strict=True)):
+        _over_batched(check, axis, arg, f"args[{i}]")
+    return tuple(axes)
+
+
+def _check(batch: tuple[int, ...], leaf: Any, path: str) -> Any:
+    shape = getattr(leaf, "shape", None)
+    if shape is None or tuple(shape)[: len(batch)] != batch:
+        raise InputError(
+            f"expected {path} to be a tensor that begins with the batch axes {batch}, as compact "
+            f"says, received {describe(leaf)}; mark it None if the systems share it"
+        )
+    return leaf
+
+
+def _over_batched(change: Callable[[Any, str], Any], axis: Any, arg: Any, path: str) -> Any:
+    """The argument with its batched tensors changed; ``axis`` is a prefix of its structure."""
+    if axis is None:
+        return arg
+    plain = _is_axis(axis)
+    if isinstance(arg, Mapping) and (plain or (isinstance(axis, Mapping) and {*axis} == {*arg})):
+        pairs = [(k, 0 if plain else axis[k], arg[k]) for k in arg]
+        return {k: _over_batched(change, a, x, f"{path}[{k!r}]") for k, a, x in pairs}
+    if isinstance(arg, (tuple, list)):
+        alike = isinstance(axis, (tuple, list)) and len(axis) == len(arg)
+        if plain or alike:
+            several = (0,) * len(arg) if plain else axis
+            pairs = enumerate(zip(several, arg, strict=True))
+            parts = [_over_batched(change, a, x, f"{path}[{i}]") for i, (a, x) in pairs]
+            kind: Any = type(arg)
+            return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
+    elif plain:
+        return change(arg, path)
+    raise InputError(
+        f"expected compact to be 0, None or a structure of them like that of {path}, "
+        f"{describe(arg)}, received {axis!r}"
+    )
+
+
+def _is_axis(axis: Any) -> bool:
+    return axis is None or (axis.__class__ is int and axis == 0)

@@ -1,0 +1,196 @@
+"""A polyalgorithm: a cheap solver first, others where it gets stuck."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from .. import _tree as tree
+from .._ops import Number, Ops
+from .._options import check_count
+from .._solver import AbstractLinearSolver, AbstractSolver, AbstractStage, Point
+from .._tree import Leaves
+from .anderson import Anderson
+from .broyden import Broyden
+from .gmres import GMRES
+from .newton_krylov import NewtonKrylov
+
+_INF = float("inf")
+_FIRST, _NEWTON, _SECANT, _SLOW = 0.0, 1.0, 2.0, 3.0
+_PATIENCE = {_FIRST: 12.0, _NEWTON: 48.0, _SECANT: 100.0, _SLOW: 40.0}
+"""Evaluations without progress after which a stage is left."""
+_DOUBTFUL = 5.0
+"""Those of the first stage while it has not halved the residual."""
+_HALF = 0.5
+
+
+class _State(NamedTuple):
+    count: Number
+    """Steps so far, one number for the whole batch: the clock of every stage."""
+    stage: Number
+    trial: Number
+    """Where the point under evaluation is the plain step from the best one, as a test."""
+    since: Number
+    """Evaluations since there was progress, or since the stage was entered."""
+    mark: Number
+    """The residual by which progress is measured."""
+    start: Number
+    """The first residual."""
+    best: Number
+    """The least residual."""
+    z: Leaves
+    """The iterate where it was."""
+    residual: Leaves
+    """r there."""
+    members: tuple[Any, ...]
+    """The states of the stages; nothing for one that no system has entered, where that is known."""
+
+
+@dataclass(frozen=True)
+class Auto(AbstractSolver):
+    """Broyden's bad method while it makes progress; then Newton's, the good one and Anderson's.
+
+    A system begins with ``Broyden(history, kind="bad")``, which on contractions needs the fewest
+    evaluations. It leaves once 12 of them in a row, 5 while the residual is not yet half of the
+    first one, were no better than the best before, or where f is not finite. Every further stage
+    begins at the best iterate so far, with an empty memory: ``NewtonKrylov(history)`` until 48
+    evaluations do not halve the residual, ``Broyden(10)``, which leaves minima of ‖r‖ that are no
+    roots, until 100 bring nothing, ``Anderson(5, period=2)`` until 40 do not, and again. It comes
+    first where the first stage had made progress and the plain step z ← f(z) from the best
+    iterate makes more: there f has kinks rather than steep slopes.
+
+    For maps of which nothing is known. On a benign one it costs what Broyden's method does; a
+    hard one it solves if some of its stages can, for up to some dozens of evaluations more than
+    that stage alone. Systems of a batch change stages each by itself. Memory: 2·history + 6
+    states, and history + 30 more where a second stage is entered. In traced code, which cannot
+    tell, all memory is there from the start, and every stage does its arithmetic in every step.
+
+    The order and the numbers are those that served best on the problems of benchmarks/solvers;
+    polyalgorithms: Rice, in Mathematical Software (1971), 15.
+
+    Attributes:
+        history: pairs of the first stage, and Krylov vectors of the second, ≥ 1.
+
+    Raises:
+        InputError: history is not a positive integer.
+    """
+
+    history: int = 30
+    name: ClassVar[str] = "auto"
+    tentative: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_count("history", self.history, 1)
+
+    @property
+    def _stages(self) -> tuple[AbstractStage, ...]:
+        return (
+            Broyden(self.history, kind="bad"),
+            NewtonKrylov(self.history),
+            Broyden(10),
+            Anderson(5, period=2),
+        )
+
+    def linear(self) -> AbstractLinearSolver:
+        """GMRES."""
+        return GMRES(self.history)
+
+    def init(self, ops: Ops, z: Leaves) -> _State:
+        """All systems in the first stage."""
+        zero, most = ops.numbers(z[0], 0.0), ops.numbers(z[0], _INF)
+        first, *rest = self._stages
+        later = [stage.init(ops, z) if ops.traced else () for stage in rest]
+        return _State(
+            count=ops.scalar(0.0),
+            stage=zero,
+            trial=zero > 0.0,
+            since=zero,
+            mark=most,
+            start=most,
+            best=most,
+            z=z,
+            residual=z,
+            members=(first.init(ops, z), *later),
+        )
+
+    def step(self, ops: Ops, point: Point, state: _State) -> tuple[Leaves, _State]:
+        """Decide where each system is, and let every stage step for its own."""
+        xp = ops.xp
+        state = self._judged(ops, point, state)
+        leaving = _leaving(ops, point, state)
+        first = state.stage == _FIRST
+        test = leaving & first & (state.best < _HALF * state.start)
+        entering = state.trial | (leaving & xp.logical_not(test))
+        following = xp.where(state.stage == _SLOW, _NEWTON, state.stage + 1.0)
+        # After a test that has brought progress, best is the point itself.
+        kinked = state.trial & (point.error <= state.best)
+        stage = xp.where(entering, xp.where(kinked, _SLOW, following), state.stage)
+        moved = entering | test
+        state = state._replace(
+            stage=stage,
+            trial=test,
+            since=xp.where(moved, 0.0, state.since),
+            mark=xp.where(moved, state.best, state.mark),
+        )
+        return self._stepped(ops, point, xp.logical_not(moved), state)
+
+    def _judged(self, ops: Ops, point: Point, state: _State) -> _State:
+        """The best iterate, and how long ago there was progress."""
+        xp, error = ops.xp, point.error
+        better = error < state.best
+        share = xp.where(state.stage == _NEWTON, _HALF, ops.scalar(1.0))
+        progress = better & (error <= share * state.mark)
+        return state._replace(
+            since=xp.where(progress, 0.0, state.since + 1.0),
+            mark=xp.where(progress, error, state.mark),
+            start=xp.where(state.start < _INF, state.start, error),
+            best=xp.where(better, error, state.best),
+            z=tree.select(ops, better, point.z, state.z),
+            residual=tree.select(ops, better, point.residual, state.residual),
+        )
+
+    def _stepped(
+        self, ops: Ops, point: Point, staying: Number, state: _State
+    ) -> tuple[Leaves, _State]:
+        """The proposals of the stages; the plain step from the best iterate where it is tested."""
+        xp, members = ops.xp, list(state.members)
+        plain = tree.add(state.z, state.residual)
+        best = Point(state.z, plain, state.residual, state.best, point.tolerance)
+        out = plain
+        for k, stage in enumerate(self._stages):
+            within = (state.stage == float(k)) & xp.logical_not(state.trial)
+            if not ops.traced and not xp.any(within):
+                continue
+            member = members[k] or stage.init(ops, point.z)
+            own = within & staying
+            here = _chosen(ops, own, point, best)
+            others = xp.logical_not(own)
+            if ops.traced or xp.any(others):
+                member = stage.renew(ops, others, here, member, state.count)
+            here, member = ops.cut((here, member), own)
+            proposal, members[k] = stage.step(ops, here, member)
+            out = tree.select(ops, within, proposal, out)
+        return out, state._replace(count=state.count + 1.0, members=tuple(members))
+
+
+def _leaving(ops: Ops, point: Point, state: _State) -> Number:
+    """Where a stage has had its time; not where the system is solved, or never had a residual."""
+    xp = ops.xp
+    patience = xp.where(state.best < _HALF * state.start, _PATIENCE[_FIRST], _DOUBTFUL)
+    for stage in (_NEWTON, _SECANT, _SLOW):
+        patience = xp.where(state.stage == stage, _PATIENCE[stage], patience)
+    lost = xp.logical_not(point.error < _INF) & (state.stage != _NEWTON)
+    spent = (state.since >= patience) | lost
+    settled = point.error <= point.tolerance
+    return spent & xp.logical_not(settled | state.trial) & (state.best < _INF)
+
+
+def _chosen(ops: Ops, mask: Number, a: Point, b: Point) -> Point:
+    """a where the mask is true, else b."""
+    if not ops.traced and ops.xp.all(mask):
+        return a
+    return Point(
+        tree.select(ops, mask, a.z, b.z),
+        tree.select(ops, mask, a.f, b.f),
+        tree.select(ops, mask, a.residual, b.residual),
+        ops.xp.where(mask, a.error, b.error),
+        a.tolerance,
+    )
