@@ -6,7 +6,7 @@ on the same memory, the solver iterates arrays and only f sees tensors.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,11 +17,19 @@ Array = Any
 Map = Callable[[Leaves], Leaves]
 
 
-class ArrayOps(HostNumbers):
-    """Leaves are ndarrays; products of half precision are summed in float32.
+class ArrayHistory(NamedTuple):
+    """Slots of one leaf, in arrays of shape batch + (slots, entries)."""
 
-    A history is one array of shape batch + (slots, entries).
-    """
+    whole: Array
+    """All of them."""
+    slots: tuple[Array, ...]
+    """Each of them, as a view shaped like the leaf."""
+    used: Array
+    """Those that have been written to, a view: the others are not read, and count as zero."""
+
+
+class ArrayOps(HostNumbers):
+    """Leaves are ndarrays; products of half precision are summed in float32."""
 
     def dot(self, a: Array, b: Array) -> Any:
         """Per system Re Σ conj(a)·b."""
@@ -52,28 +60,51 @@ class ArrayOps(HostNumbers):
             return a
         return np.where(self._spread(mask, a), a, b) if count else b
 
-    def history(self, leaf: Array, length: int) -> Array:
-        """Zeros."""
-        rows = self._rows(leaf)
-        return np.zeros((*rows.shape[:-1], length, rows.shape[-1]), rows.dtype)
+    def history(self, leaf: Array, length: int) -> ArrayHistory:
+        """No slot in use: memory is neither touched nor read before it is needed."""
+        axis, kind = self.batch_ndim, leaf.dtype
+        batch, entries = leaf.shape[:axis], leaf.shape[axis:]
+        shape = (*batch, length, *entries)
+        shaped = np.empty(shape, np.float32 if kind == np.float16 else kind)
+        slots = [shaped[(*(slice(None),) * axis, index, ...)] for index in range(length)]
+        whole = shaped.reshape(*batch, length, -1)
+        return ArrayHistory(whole, tuple(slots), whole[..., :0, :])
 
-    def store(self, history: Array, slot: Any, leaf: Array) -> Array:
+    def store(self, history: ArrayHistory, slot: Any, leaf: Array) -> ArrayHistory:
         """Overwrite a slot."""
-        history[..., int(slot), :] = self._rows(leaf)
-        return history
+        whole, slots, used = history
+        index, filled = int(slot), used.shape[-2]
+        if leaf is not slots[index]:
+            slots[index][...] = leaf
+        if index < filled:
+            return history
+        if index > filled:
+            whole[..., filled:index, :] = 0.0
+        return ArrayHistory(whole, slots, whole[..., : index + 1, :])
 
-    def project(self, history: Array, leaf: Array) -> Any:
+    def difference(self, history: ArrayHistory, slot: Any, a: Array, b: Array) -> Array:
+        """In the slot, unless that is wider."""
+        place = history.slots[int(slot)]
+        return np.subtract(a, b, out=place) if place.dtype == a.dtype else a - b
+
+    def project(self, history: ArrayHistory, leaf: Array) -> Any:
         """Products of every slot with leaf."""
+        whole, _, used = history
         row = self._rows(leaf)
         if row.dtype.kind == "c":
             row = row.conj()
-        products = history @ row if row.ndim == 1 else (history @ row[..., None])[..., 0]
-        return products.real.astype(np.float64)
+        products = used @ row if row.ndim == 1 else (used @ row[..., None])[..., 0]
+        if used.shape == whole.shape:
+            return products.real.astype(np.float64)
+        padded = np.zeros(whole.shape[:-1])
+        padded[..., : used.shape[-2]] = products.real
+        return padded
 
-    def combine(self, weights: Any, history: Array, like: Array) -> Array:
+    def combine(self, weights: Any, history: ArrayHistory, like: Array) -> Array:
         """Weighted sum of the slots."""
-        weights = weights.astype(history.real.dtype)
-        mixed = weights @ history if history.ndim == 2 else weights[..., None, :] @ history
+        used = history.used
+        weights = weights[..., : used.shape[-2]].astype(used.real.dtype)
+        mixed = weights @ used if used.ndim == 2 else weights[..., None, :] @ used
         return mixed.reshape(like.shape).astype(like.dtype, copy=False)
 
     def _rows(self, a: Array) -> Array:

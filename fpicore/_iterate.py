@@ -98,7 +98,7 @@ class Iteration:
 
     def update(self, ops: Ops, carry: Carry, f: Leaves) -> Carry:
         """Judge the iterate whose f was just evaluated, then take a step from it."""
-        residual = tree.subtract(f, carry.z)
+        residual = self.solver.residual(ops, f, carry.z, carry.memory)
         error = self.tolerance.measure(ops, residual)
         point = Point(carry.z, f, residual, error)
         if ops.traced:  # the derivative of a norm is infinite at zero

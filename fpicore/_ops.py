@@ -119,6 +119,13 @@ class Ops(Protocol):
         """Put a copy of leaf into a slot; the passed buffer may be reused."""
         ...
 
+    def difference(self, history: History, slot: Number, a: Leaf, b: Leaf) -> Leaf:
+        """a − b, to be stored in that slot: an eager framework writes it there at once.
+
+        It is in use from ``store`` on, and the tensor is not changed before the slot is.
+        """
+        ...
+
     def project(self, history: History, leaf: Leaf) -> Number:
         """Per system the ``length`` inner products <slot, leaf>."""
         ...

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
+from . import _tree as tree
 from ._ops import Number, Ops
 from ._tree import Leaves
 
@@ -46,6 +47,11 @@ class AbstractSolver(ABC):
     @abstractmethod
     def step(self, ops: Ops, point: Point, state: Any) -> tuple[Leaves, Any]:
         """The next iterate and the new state. A system must not influence another."""
+
+    def residual(self, ops: Ops, f: Leaves, z: Leaves, state: Any) -> Leaves:
+        """f − z; a solver that stores it may have it written there."""
+        del ops, state
+        return tree.subtract(f, z)
 
     def linear(self) -> "AbstractSolver | AbstractLinearSolver":
         """The solver for linear equations of the same kind: itself, unless it says another."""

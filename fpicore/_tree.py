@@ -76,6 +76,14 @@ def store(ops: Ops, buffers: Histories, slot: Number, a: Leaves) -> Histories:
     return tuple([ops.store(h, slot, x) for h, x in zip(buffers, a, strict=True)])
 
 
+def difference(ops: Ops, buffers: Histories, slot: Number, a: Leaves, b: Leaves) -> Leaves:
+    """a − b, where ``store`` into that slot will find it."""
+    if len(a) == 1:
+        return (ops.difference(buffers[0], slot, a[0], b[0]),)
+    triples = zip(buffers, a, b, strict=True)
+    return tuple([ops.difference(h, slot, x, y) for h, x, y in triples])
+
+
 def project(ops: Ops, buffers: Histories, a: Leaves) -> Number:
     """Per system the inner product of a with every slot, over all leaves."""
     total = ops.project(buffers[0], a[0])

@@ -90,6 +90,10 @@ class JaxOps:
             history, leaf.astype(history.dtype), slot.astype(jnp.int32), 0
         )
 
+    def difference(self, history: Any, slot: Array, a: Array, b: Array) -> Array:
+        """a − b; XLA sees to where."""
+        return a - b
+
     def project(self, history: Array, leaf: Array) -> Array:
         """Products of every slot with leaf.
 

@@ -99,6 +99,10 @@ class _Leaves:
         """Zeros, in float32 if the leaf is narrower."""
         return (tf.zeros_like(_wide(leaf)),) * length
 
+    def difference(self, history: History, slot: Any, a: Tensor, b: Tensor) -> Tensor:
+        """a − b."""
+        return a - b
+
     def project(self, history: History, leaf: Tensor) -> Any:
         """Products of every slot with leaf."""
         wide = _wide(leaf)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fpicore import Process
 
-from ._ops import TorchOps
+from ._ops import History, TorchOps
 
 
 class DeviceNumbers:
@@ -93,6 +93,12 @@ class TorchDeviceOps(TorchOps):
     def select(self, mask: Any, a: Tensor, b: Tensor) -> Tensor:
         """a or b by system."""
         return a if a is b else torch.where(self._spread(mask, a), a, b)
+
+    def history(self, leaf: Tensor, length: int) -> History:
+        """Zeros, all slots in use: the shapes of a step do not change."""
+        empty = super().history(leaf, length)
+        empty.whole.zero_()
+        return empty._replace(matrix=empty.whole, columns=empty.whole.mT)
 
     def numbers(self, leaf: Tensor, fill: float, shape: tuple[int, ...] = ()) -> Tensor:
         """A filled tensor on the device."""

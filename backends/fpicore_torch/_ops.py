@@ -25,12 +25,22 @@ _NUMPY = {
 class History(NamedTuple):
     """Slots of one leaf."""
 
-    matrix: Tensor
+    whole: Tensor
     """All of them, the batch axes as one; float32 if the leaf is narrower."""
-    columns: Tensor
-    """Its transpose, a view."""
     slots: tuple[Tensor, ...]
     """Each of them, as a view shaped like the leaf."""
+    matrix: Tensor
+    """Those that have been written to, a view: the others are not read, and count as zero."""
+    columns: Tensor
+    """Its transpose, a view."""
+
+    def grown(self, filled: int) -> "History":
+        """With so many slots in use; those between are zero."""
+        known = self.matrix.shape[-2]
+        if filled > known + 1:
+            self.whole[..., known : filled - 1, :] = 0.0
+        matrix = self.whole[..., :filled, :]
+        return self._replace(matrix=matrix, columns=matrix.mT)
 
 
 class TorchOps(HostNumbers):
@@ -71,18 +81,26 @@ class TorchOps(HostNumbers):
         return torch.where(self._spread(mask, a), a, b)
 
     def history(self, leaf: Tensor, length: int) -> History:
-        """Zeros."""
+        """No slot in use: memory is neither touched nor read before it is needed."""
         batch, entries = leaf.shape[: self.batch_ndim], leaf.shape[self.batch_ndim :]
         kind = _WIDER.get(leaf.dtype, leaf.dtype)
-        shaped = torch.zeros((*batch, length, *entries), dtype=kind, device=leaf.device)
+        shaped = torch.empty((*batch, length, *entries), dtype=kind, device=leaf.device)
         systems = (math.prod(batch),) if batch else ()
-        matrix = shaped.view((*systems, length, math.prod(entries)))
-        return History(matrix, matrix.mT, shaped.unbind(self.batch_ndim))
+        whole = shaped.view((*systems, length, math.prod(entries)))
+        none = whole[..., :0, :]
+        return History(whole, shaped.unbind(self.batch_ndim), none, none.mT)
 
     def store(self, history: History, slot: Any, leaf: Tensor) -> History:
         """Overwrite a slot."""
-        history.slots[int(slot)].copy_(leaf)
-        return history
+        index = int(slot)
+        if leaf is not history.slots[index]:
+            history.slots[index].copy_(leaf)
+        return history if index < history.matrix.shape[-2] else history.grown(index + 1)
+
+    def difference(self, history: History, slot: Any, a: Tensor, b: Tensor) -> Tensor:
+        """In the slot, unless that is wider."""
+        place = history.slots[int(slot)]
+        return torch.sub(a, b, out=place) if place.dtype is a.dtype else a - b
 
     def project(self, history: History, leaf: Tensor) -> Any:
         """Products of every slot with leaf."""
@@ -90,14 +108,17 @@ class TorchOps(HostNumbers):
         if matrix.is_complex():
             row = row.conj()
         if matrix.ndim == 2:
-            return self._number(torch.mv(matrix, row))
+            return self._padded(self._number(torch.mv(matrix, row)), history)
         systems, slots, entries = matrix.shape
         products = torch.bmm(row.reshape(systems, 1, entries), history.columns)
-        return self._number(products.view(*leaf.shape[: self.batch_ndim], slots))
+        products = products.view(*leaf.shape[: self.batch_ndim], slots)
+        return self._padded(self._number(products), history)
 
     def combine(self, weights: Any, history: History, like: Tensor) -> Tensor:
         """Weighted sum of the slots."""
         matrix = history.matrix
+        if len(history.slots) != matrix.shape[-2]:
+            weights = weights[..., : matrix.shape[-2]]
         coefficients = self._coefficients(weights, matrix)
         if matrix.ndim == 2:
             mixed = torch.mv(history.columns, coefficients)
@@ -146,6 +167,15 @@ class TorchOps(HostNumbers):
 
     def _wide(self, a: Tensor) -> Tensor:
         return a.to(_WIDER[a.dtype]) if a.dtype in _WIDER else a
+
+    def _padded(self, products: Any, history: History) -> Any:
+        """With zeros for the slots that are not in use."""
+        length = len(history.slots)
+        if products.shape[-1] == length:
+            return products
+        padded = np.zeros((*products.shape[:-1], length))
+        padded[..., : products.shape[-1]] = products
+        return padded
 
     def _number(self, x: Tensor) -> Any:
         real = x.real if x.is_complex() else x

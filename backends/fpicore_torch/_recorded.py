@@ -97,6 +97,10 @@ class TorchRecordedOps(TorchDeviceOps):
         index = int(slot)
         return (*history[:index], self._wide(leaf), *history[index + 1 :])
 
+    def difference(self, history: Any, slot: Any, a: Tensor, b: Tensor) -> Tensor:
+        """a − b."""
+        return a - b
+
     def project(self, history: Any, leaf: Tensor) -> Tensor:
         """Products of every slot with leaf."""
         row = self._rows(leaf)

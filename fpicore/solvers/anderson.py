@@ -107,6 +107,13 @@ class Anderson(AbstractStage):
             error=ops.numbers(z[0], _INF),
         )
 
+    def residual(self, ops: Ops, f: Leaves, z: Leaves, state: Any) -> Leaves:
+        """In its slot."""
+        if self.kind == 1:
+            return tree.subtract(f, z)
+        slot = state.count % (self.history + 1)
+        return tree.difference(ops, state.residuals, slot, f, z)
+
     def step(self, ops: Ops, point: Point, state: Any) -> tuple[Leaves, Any]:
         """Mix the stored values; a plain step where mixing made things worse last time."""
         if self.kind == 1:
