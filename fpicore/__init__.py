@@ -28,6 +28,7 @@ from ._reporting import report_failure
 from ._solution import Backward, Result, Results, Solution, Stats
 from ._solver import AbstractLinearSolver, AbstractSolver, Expansion, Point
 from ._tree import Leaves, flatten, flatten_like, map_leaves
+from ._watch import Progress
 from .adjoints import Implicit, Neumann, OneStep, Phantom, Reversible, Unrolled
 from .layers import (
     LayerOptions,
@@ -86,6 +87,7 @@ __all__ = [
     "PrecisionWarning",
     "Problem",
     "Process",
+    "Progress",
     "Result",
     "Results",
     "Reversible",

@@ -100,6 +100,9 @@ class Stats(NamedTuple):
     """‖f(z) − z‖ at the returned z, undamped, in the chosen norm."""
     tolerance: Any
     """atol + rtol·‖f(z)‖ at the returned z."""
+    trace: Any = None
+    """With ``trace=True``, ‖f(z) − z‖ of every evaluation, batch + (max_steps + 1,): NaN from where
+    a system has stopped, infinite where f was not finite."""
 
 
 class Backward:
