@@ -23,7 +23,9 @@ from ._errors import (
 from ._host import HostNamespace, HostNumbers
 from ._iterate import Iteration, outcome
 from ._ops import Ops, Precision, Process, accumulation_eps, precision_of
+from ._plot import plot_convergence
 from ._problem import Problem
+from ._progress import ProgressBar
 from ._reporting import report_failure
 from ._solution import Backward, Result, Results, Solution, Stats
 from ._solver import AbstractLinearSolver, AbstractSolver, Expansion, Point
@@ -88,6 +90,7 @@ __all__ = [
     "Problem",
     "Process",
     "Progress",
+    "ProgressBar",
     "Result",
     "Results",
     "Reversible",
@@ -103,6 +106,7 @@ __all__ = [
     "flatten_like",
     "map_leaves",
     "outcome",
+    "plot_convergence",
     "precision_of",
     "report_failure",
     "report_of",

@@ -246,10 +246,11 @@ def test_unjitted_jax_compiles_nothing_for_another_budget_or_callback(lab: Lab) 
 
     z0, slopes = lab.tensor(START), lab.tensor(SLOPES)
     lines(lab, budget=3, callback=lambda _: None)(slopes, z0)
-    before = _ops._update._cache_size()
+    update: Any = _ops._update
+    before = update._cache_size()
     for budget in (2, 5):
         lines(lab, budget=budget, callback=lambda _: None)(slopes, z0)
-    assert _ops._update._cache_size() == before
+    assert update._cache_size() == before
 
 
 @pytest.mark.only("torch", "jax")
