@@ -23,11 +23,14 @@ from ._errors import (
 from ._host import HostNamespace, HostNumbers
 from ._iterate import Iteration, outcome
 from ._ops import Ops, Precision, Process, accumulation_eps, precision_of
+from ._plot import plot_convergence
 from ._problem import Problem
+from ._progress import ProgressBar
 from ._reporting import report_failure
 from ._solution import Backward, Result, Results, Solution, Stats
 from ._solver import AbstractLinearSolver, AbstractSolver, AbstractStage, Expansion, Point
 from ._tree import Leaves, flatten, flatten_like, map_leaves
+from ._watch import Progress
 from .adjoints import Implicit, Neumann, OneStep, Phantom, Reversible, Unrolled
 from .layers import (
     LayerOptions,
@@ -88,6 +91,8 @@ __all__ = [
     "PrecisionWarning",
     "Problem",
     "Process",
+    "Progress",
+    "ProgressBar",
     "Result",
     "Results",
     "Reversible",
@@ -103,6 +108,7 @@ __all__ = [
     "flatten_like",
     "map_leaves",
     "outcome",
+    "plot_convergence",
     "precision_of",
     "report_failure",
     "report_of",

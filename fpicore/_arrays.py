@@ -63,12 +63,26 @@ class ArrayOps(HostNumbers):
     def history(self, leaf: Array, length: int) -> ArrayHistory:
         """No slot in use: memory is neither touched nor read before it is needed."""
         axis, kind = self.batch_ndim, leaf.dtype
-        batch, entries = leaf.shape[:axis], leaf.shape[axis:]
-        shape = (*batch, length, *entries)
-        shaped = np.empty(shape, np.float32 if kind == np.float16 else kind)
-        slots = [shaped[(*(slice(None),) * axis, index, ...)] for index in range(length)]
+        kind = np.float32 if kind == np.float16 else kind
+        return self._slots(leaf.shape[:axis], length, leaf.shape[axis:], kind)
+
+    def _slots(self, batch: Any, length: int, entries: Any, kind: Any) -> ArrayHistory:
+        shaped = np.empty((*batch, length, *entries), kind)
+        every = (slice(None),) * self.batch_ndim
+        slots = [shaped[(*every, index, ...)] for index in range(length)]
         whole = shaped.reshape(*batch, length, -1)
         return ArrayHistory(whole, tuple(slots), whole[..., :0, :])
+
+    def take(self, tree: Any, systems: Any) -> Any:
+        """Also of histories."""
+        if not isinstance(tree, ArrayHistory):
+            return super().take(tree, systems)
+        used = self._regrouped(self._systems_of(tree.used)[systems])
+        axis, filled = self.batch_ndim, used.shape[-2]
+        entries = tree.slots[0].shape[axis:]
+        whole, slots, _ = self._slots(used.shape[:axis], len(tree.slots), entries, used.dtype)
+        whole[..., :filled, :] = used
+        return ArrayHistory(whole, slots, whole[..., :filled, :])
 
     def store(self, history: ArrayHistory, slot: Any, leaf: Array) -> ArrayHistory:
         """Overwrite a slot."""

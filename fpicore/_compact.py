@@ -11,6 +11,7 @@ from ._iterate import Carry, Iteration, Map
 from ._ops import EagerOps, Number, Ops
 from ._problem import Problem
 from ._tree import Leaves, describe
+from ._watch import Watched
 
 KEPT = 0.75
 """Share of the systems at hand that still iterate, at or below which the others are left out.
@@ -58,10 +59,12 @@ class CompactIteration(Iteration):
         """Whether to go on with the systems at hand: not once too few of them iterate."""
         return ops.xp.count(carry.active) > KEPT * carry.active.size
 
-    def iterate(self, ops: Ops, f: Map, z: Leaves, active: Number | None = None) -> Carry:
+    def iterate(
+        self, ops: Ops, f: Map, z: Leaves, active: Number | None = None, budget: Any = None
+    ) -> Carry:
         """Iterate and gather until no system is left."""
         eager = cast(EagerOps, ops)
-        whole = carry = self.start(ops, z, active)
+        whole = carry = self.start(ops, z, active, budget)
         systems = ops.xp.positions(carry.codes == carry.codes)
         try:
             while True:
@@ -88,11 +91,17 @@ def compacted(
 
     Raises:
         InputError: ``compact`` does not describe the arguments, or there is nothing to leave out:
-            no batch axis, values that Python cannot see, or an adjoint that needs every step.
+            no batch axis, values that Python cannot see, someone who watches every step, or an
+            adjoint that needs it.
     """
     if not problem.batch_ndim:
         raise InputError(
             f"expected batch_ndim >= 1 with compact, received batch_ndim=0 and compact={compact!r}"
+        )
+    if isinstance(iteration, Watched):
+        raise InputError(
+            f"expected compact=None with trace or callback, received compact={compact!r}; trace "
+            "without it, evaluations and answers are the same"
         )
     if ops.traced:
         raise InputError(

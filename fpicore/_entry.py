@@ -1,5 +1,6 @@
 """What the entries share: options checked and put together, failures reported."""
 
+import operator
 import warnings
 from typing import Any
 
@@ -85,6 +86,26 @@ def make_iteration(
     return Iteration(solver, Tolerance(possible, floor, norm, precision), steps)
 
 
+def make_budget(backend: Backend, problem: Problem, budget: Any, max_steps: int) -> Any:
+    """The budget as an integer, or as the tensor of traced code that it is.
+
+    Raises:
+        InputError: it is no integer, or out of range as far as that can be seen.
+    """
+    try:
+        count = None if isinstance(budget, bool) else operator.index(budget)
+    except (TypeError, AttributeError, RuntimeError):  # the last where torch.func.vmap maps it
+        count = None
+    if count is None and _is_traced_integer(backend, problem, budget):
+        return budget
+    if count is None or not 1 <= count <= max_steps:
+        raise InputError(
+            "expected budget to be an integer, 1 <= budget <= max_steps, or in traced code an "
+            f"integer tensor without axes; received budget={budget!r}, max_steps={max_steps}"
+        )
+    return count
+
+
 def make_adjoint(adjoint: Any) -> AbstractAdjoint:
     """The adjoint, or the default one; `InputError` if it is none."""
     if adjoint is None:
@@ -121,6 +142,17 @@ def finish(backend: Backend, results: Results, stats: Stats, on_failure: str, wh
 def given(option: Any, default: Any) -> Any:
     """The option, or the default where it is None."""
     return default if option is None else option
+
+
+def _is_traced_integer(backend: Backend, problem: Problem, budget: Any) -> bool:
+    try:
+        (leaf,), _ = backend.flatten(budget)
+    except (InputError, ValueError):
+        return False
+    shape, name = tuple(leaf.shape), backend.dtype_name(leaf)
+    if shape != () or not name.startswith(("int", "uint")) or backend.is_concrete(Results(leaf)):
+        return False
+    return backend.ops(problem.leaves, problem.batch_ndim).traced
 
 
 def _is_frozen(solver: Any) -> bool:

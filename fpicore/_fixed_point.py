@@ -1,14 +1,16 @@
 """The entry: validate, iterate, attach the gradient."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ._adjoint import AbstractAdjoint
 from ._backend import Backend
 from ._compact import compacted
-from ._entry import finish, given, make_adjoint, make_iteration, pose
+from ._entry import finish, given, make_adjoint, make_budget, make_iteration, pose
 from ._solution import Solution
 from ._solver import AbstractSolver
+from ._watch import Callback, watch
 
 
 class FixedPoint(Protocol):
@@ -30,6 +32,9 @@ class FixedPoint(Protocol):
         has_aux: bool = False,
         compact: Any = None,
         on_failure: str = "warn",
+        trace: bool = False,
+        callback: Callback | None = None,
+        budget: Any = None,
     ) -> Solution:
         """Solve z = f(z, *args) and make the answer differentiable.
 
@@ -57,12 +62,25 @@ class FixedPoint(Protocol):
                 CPU and TensorFlow, and adjoints that begin at the answer.
             on_failure: "warn", "raise" or "ignore" when a system does not converge. In traced
                 code the status is data: read ``solution.result``.
+            trace: keep ‖f(z) − z‖ of every evaluation in ``solution.stats.trace``, of the batch
+                shape + (max_steps + 1,), NaN from where a system has stopped; one norm a step.
+            callback: called with a `Progress` after every evaluation of the solve: step, and per
+                system residual, tolerance and whether it goes on; `ProgressBar` is one. Two norms
+                a step, and an accelerator is waited for. In traced JAX by jax.debug.callback, for
+                each sample of a vmap, and perhaps late (jax.effects_barrier waits); in a
+                tf.function by tf.py_function. What it raises ends an eager solve.
+            budget: most steps of this call, 1 ≤ budget ≤ max_steps, where max_steps is what was
+                compiled for: another budget compiles nothing anew. An integer or, in traced code,
+                an integer tensor without axes, which is brought into that range. A system that
+                it stops is MAX_STEPS. The adjoint solve has max_steps still.
 
         Returns:
             A `Solution`.
 
         Raises:
-            InputError: an argument is not usable.
+            InputError: an argument is not usable; a callback within XLA in TensorFlow, within
+                torch.func.vmap with Unrolled(), or with Unrolled(checkpoint=...), which would
+                tell of every step twice.
             MapError: f(z) does not look like z.
             ConvergenceError: a system failed and ``on_failure="raise"``.
 
@@ -91,8 +109,13 @@ def bind_fixed_point(backend: Backend, default_solver: AbstractSolver) -> FixedP
         has_aux: bool = False,
         compact: Any = None,
         on_failure: str = "warn",
+        trace: bool = False,
+        callback: Callback | None = None,
+        budget: Any = None,
     ) -> Solution:
         problem = pose(backend, f, z0, args, batch_ndim, has_aux, on_failure)
+        if budget is not None:
+            problem = replace(problem, budget=make_budget(backend, problem, budget, max_steps))
         iteration = make_iteration(
             given(solver, default_solver),
             rtol,
@@ -103,6 +126,7 @@ def bind_fixed_point(backend: Backend, default_solver: AbstractSolver) -> FixedP
             backend.frames,
         )
         strategy = make_adjoint(adjoint)
+        iteration = watch(iteration, trace, callback)
         if compact is not None:
             ops = backend.ops(problem.leaves, problem.batch_ndim)
             problem, iteration = compacted(problem, iteration, strategy, ops, compact)

@@ -114,9 +114,13 @@ class HostNumbers:
         full = tuple(leaf.shape[: self.batch_ndim]) + shape
         return np.full(full, fill) if full else fill
 
-    def scalar(self, value: float) -> float:
+    def scalar(self, value: Any) -> Any:
         """The value itself."""
         return value
+
+    def tell(self, receive: Callable[..., Any], numbers: tuple[Number, ...]) -> None:
+        """At once."""
+        receive(*numbers)
 
     def solve(self, matrix: Number, right: Number) -> Number:
         """LU with partial pivoting; NaN throughout if a matrix of the batch is exactly singular."""

@@ -40,13 +40,18 @@ class Carry(NamedTuple):
     best_step: Number
     """When ``value`` was found."""
     steps: Number
-    """Steps taken until the system stopped."""
+    """Steps taken until the system stopped; until then the most that it may take. That is data,
+    so that another budget compiles nothing anew."""
     codes: Number
     """`Result` of each system; MAX_STEPS until it is known better."""
+    budget: Any
+    """Most steps of this solve, where Python can see; else nothing."""
     ceiling: Any
     """No less than the tolerance that ‖z‖ would give, where Python can see; else nothing."""
     unmeasured: Leaves
     """f at ``value`` where ``tolerance`` is only such a bound as yet; else nothing."""
+    trace: Any = ()
+    """Residuals of every evaluation, if they were asked for: see `Watched`."""
 
 
 class Run(NamedTuple):
@@ -61,7 +66,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Iteration:
-    """A solver, a stopping rule and a budget: hashable, so that traced code can be cached on it."""
+    """A solver and a stopping rule: hashable, so that traced code can be cached on it."""
 
     solver: AbstractSolver
     tolerance: Tolerance
@@ -69,9 +74,10 @@ class Iteration:
     compact: ClassVar[bool] = False
     """Whether f is called with fewer systems as they finish."""
 
-    def start(self, ops: Ops, z: Leaves, active: Number | None = None) -> Carry:
+    def start(self, ops: Ops, z: Leaves, active: Number | None = None, budget: Any = None) -> Any:
         """The carry before the first evaluation; ``active`` says which systems iterate."""
         number = partial(ops.numbers, z[0])
+        most = self.max_steps if budget is None else budget
         return Carry(
             z=z,
             memory=self.solver.init(ops, z),
@@ -81,22 +87,35 @@ class Iteration:
             error=number(_INF),
             tolerance=number(0.0),
             best_step=number(0.0),
-            steps=number(float(self.max_steps)),
+            steps=self._allowance(ops, z, most),
             codes=number(float(Result.MAX_STEPS)),
+            budget=() if ops.traced else float(most),
             ceiling=() if ops.traced else _INF,
             unmeasured=(),
         )
+
+    def _allowance(self, ops: Ops, z: Leaves, budget: Any) -> Number:
+        """Per system the budget; one that Python cannot see is brought within 1 and max_steps."""
+        if isinstance(budget, int):
+            return ops.numbers(z[0], float(budget))
+        most = ops.scalar(float(self.max_steps))
+        wanted = ops.xp.maximum(ops.scalar(budget), ops.scalar(1.0))
+        return ops.numbers(z[0], 0.0) + ops.xp.where(wanted < most, wanted, most)
 
     @property
     def limit(self) -> int:
         """The most evaluations of f: one a step and one that certifies the last iterate."""
         return self.max_steps + 1
 
-    def active(self, ops: Ops, carry: Carry) -> Number:
+    def around(self, iteration: "Iteration") -> "Iteration":
+        """Another iteration, watched as this one is."""
+        return iteration
+
+    def active(self, ops: Ops, carry: Any) -> Number:
         """Whether any system still iterates."""
         return ops.xp.any(carry.active)
 
-    def update(self, ops: Ops, carry: Carry, f: Leaves) -> Carry:
+    def update(self, ops: Ops, carry: Any, f: Leaves) -> Any:
         """Judge the iterate whose f was just evaluated, then take a step from it."""
         residual = self.solver.residual(ops, f, carry.z, carry.memory)
         error = self.tolerance.measure(ops, residual)
@@ -104,7 +123,7 @@ class Iteration:
         if ops.traced:  # the derivative of a norm is infinite at zero
             point = point._replace(error=ops.cut(error))
             return self._judged(ops, carry, point, ops.cut(self.tolerance.threshold(ops, f)))
-        if carry.step >= self.max_steps or self.solver.tentative:
+        if carry.step >= carry.budget or self.solver.tentative:
             return self._judged(ops, carry, point, self.tolerance.threshold(ops, f))
         # The common step, told apart where Python can see: all improve and none stops. Far from
         # the solution a bound on ‖f‖ says so, and the norm itself is not needed.
@@ -135,6 +154,7 @@ class Iteration:
             c.step,
             c.steps,
             c.codes,
+            c.budget,
             ceiling,
             unmeasured,
         )
@@ -177,27 +197,36 @@ class Iteration:
             z=c.z,
             memory=c.memory,
             step=step + 1,
-            active=unsettled & (step < self.max_steps),
+            active=unsettled & (step < c.steps),
             value=tree.select(ops, accept, c.z, c.value),
             error=xp.where(accept, error, c.error),
             tolerance=xp.where(accept, tolerance, c.tolerance),
             best_step=best_step,
             steps=xp.where(settled, step, c.steps),
             codes=xp.where(settled, verdict, c.codes),
+            budget=c.budget,
             ceiling=() if ops.traced else _INF,
             unmeasured=(),
         )
 
-    def iterate(self, ops: Ops, f: Map, z: Leaves, active: Number | None = None) -> Carry:
+    def iterate(
+        self, ops: Ops, f: Map, z: Leaves, active: Number | None = None, budget: Any = None
+    ) -> Carry:
         """Iterate from z until every system has stopped, of those that are to iterate at all.
 
-        One evaluation of f a step, and one more that certifies the last iterate.
+        One evaluation of f a step, and one more that certifies the last iterate. ``budget`` is
+        the most steps, where that is fewer than max_steps: an integer or a tensor without axes.
         """
-        return ops.loop(f, self, self.start(ops, z, active))
+        return self.end(ops, ops.loop(f, self, self.start(ops, z, active, budget)))
 
-    def run(self, ops: Ops, f: Map, z: Leaves) -> Run:
+    def end(self, ops: Ops, carry: Any) -> Carry:
+        """What is left of the last carry of a loop."""
+        del ops
+        return carry
+
+    def run(self, ops: Ops, f: Map, z: Leaves, budget: Any = None) -> Run:
         """Iterate, and say how it went in the user's terms."""
-        return outcome(ops, self.iterate(ops, f, z))
+        return outcome(ops, self.iterate(ops, f, z, budget=budget))
 
 
 @dataclass(frozen=True)
@@ -232,5 +261,6 @@ def outcome(ops: Ops, carry: Any) -> Run:
         evaluations=carry.step,
         residual=carry.error,
         tolerance=carry.tolerance,
+        trace=getattr(carry, "trace", ()),
     )
     return Run(carry.value, results, stats, carry.memory)

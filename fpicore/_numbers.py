@@ -18,10 +18,10 @@ def outer(a: Number, b: Number) -> Number:
     return a[..., :, None] * b[..., None, :]
 
 
-def set_entry(ops: Ops, vector: Number, slot: Number, value: float) -> Number:
+def set_entry(ops: Ops, vector: Number, slot: Number, value: Number) -> Number:
     """The vector with one entry replaced; in place where that is possible."""
     if ops.traced:
-        return ops.xp.where(one_hot(ops, slot, vector.shape[-1]), value, vector)
+        return ops.xp.where(one_hot(ops, slot, vector.shape[-1]), column(ops, value), vector)
     vector[..., int(slot)] = value
     return vector
 

@@ -166,8 +166,16 @@ class Ops(Protocol):
         """
         ...
 
-    def scalar(self, value: float) -> Number:
-        """One number for the whole batch."""
+    def scalar(self, value: Any) -> Number:
+        """One number for the whole batch, of a Python number or a tensor without axes."""
+        ...
+
+    def tell(self, receive: Callable[..., Any], numbers: tuple[Number, ...]) -> None:
+        """``receive(*numbers)``, which are NumPy arrays there or Python's; in a trace when it runs.
+
+        Raises:
+            InputError: what is traced cannot call the host.
+        """
         ...
 
     def report(self, number: Number, integer: bool = False) -> Any:

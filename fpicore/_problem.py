@@ -53,6 +53,8 @@ class Problem:
     has_aux: bool
     bare: bool
     """z is a single tensor and f returns nothing else."""
+    budget: Any = None
+    """Most steps of this solve: None is max_steps; data, as the leaves are."""
 
     def evaluate(self, z: Leaves) -> tuple[Leaves, Any]:
         """The leaves of f(z) and its auxiliary output (None without).

@@ -31,6 +31,7 @@ def report(
     evaluations: Number,
     residual: Number,
     tolerance: Number,
+    trace: Any = (),
 ) -> tuple[Results, Stats]:
     """The numbers of a loop as the user sees them."""
     stats = Stats(
@@ -38,6 +39,7 @@ def report(
         evaluations=ops.report(evaluations, integer=True),
         residual=ops.report(residual),
         tolerance=ops.report(tolerance),
+        trace=None if isinstance(trace, tuple) else ops.report(trace),
     )
     return Results(ops.report(codes, integer=True)), stats
 

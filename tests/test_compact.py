@@ -43,7 +43,8 @@ def solve(lab: Lab, solver: Any, compact: Any, arrays: Any, batch_ndim: int = 1)
         compact=compact, on_failure="ignore",
     )  # fmt: skip
     figures = {**sol.stats._asdict(), "value": sol.value, "codes": sol.result.codes}
-    return {**{key: lab.numpy(x) for key, x in figures.items()}, "rows": sum(rows)}
+    known = {key: lab.numpy(x) for key, x in figures.items() if x is not None}
+    return {**known, "rows": sum(rows)}
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -137,6 +138,8 @@ def test_the_gradient_is_that_of_the_whole_batch(lab: Lab) -> None:
         ({"adjoint": Unrolled()}, "begins at the answer"),
         ({"adjoint": Reversible()}, "begins at the answer"),
         ({"adjoint": Implicit(reuse=True)}, "begins at the answer"),
+        ({"trace": True}, "trace without it"),
+        ({"callback": print}, "trace without it"),
     ],
 )
 @pytest.mark.only("numpy")
@@ -145,6 +148,21 @@ def test_what_cannot_be_compacted_is_an_error(lab: Lab, options: Any, message: s
     given = {"args": (rate, shift), "batch_ndim": 1, "compact": 0, **options}
     with pytest.raises(InputError, match=message):
         lab.fpi.fixed_point(cubic, start, **given)
+
+
+@pytest.mark.only("numpy")
+def test_budget(lab: Lab) -> None:
+    """A budget stops the systems that are left, and those alone."""
+    given = systems(0, 0.5)
+    whole, part = (
+        lab.fpi.fixed_point(
+            cubic, given[0], given[1:], batch_ndim=1, budget=4, on_failure="ignore", **options
+        )
+        for options in ({}, {"compact": 0})
+    )
+    assert 0 < part.converged.sum() < part.converged.size
+    assert part.stats.steps.tolist() == whole.stats.steps.tolist()
+    assert part.value.tolist() == whole.value.tolist()
 
 
 @pytest.mark.only("jax", "tensorflow")

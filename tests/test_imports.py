@@ -16,7 +16,7 @@ FOREIGN = {"torch", "jax", "jaxlib", "tensorflow", "keras", "flax", "equinox", "
 BASE = {"_errors"}
 STATE = BASE | {"_ops", "_solution", "_options", "_numbers"}
 LOOP = STATE | {"_tree", "_stopping", "_solver", "_reporting"}
-ENTRY = LOOP | {"_iterate", "_adjoint", "_problem", "_backend", "_entry", "adjoints"}
+ENTRY = LOOP | {"_iterate", "_watch", "_adjoint", "_problem", "_backend", "_entry", "adjoints"}
 ALLOWED: dict[str, set[str]] = {
     "_errors": set(),
     "_ops": BASE,
@@ -30,10 +30,14 @@ ALLOWED: dict[str, set[str]] = {
     "_solver": STATE | {"_tree"},
     "_stopping": STATE | {"_tree"},
     "_reporting": STATE,
+    "_extras": BASE,
+    "_progress": {"_extras", "_watch"},
+    "_plot": BASE | {"_extras", "_solution"},
     "_iterate": LOOP,
     "_problem": LOOP | {"_backend", "_snapshot"},
     "_adjoint": LOOP | {"_iterate", "_problem", "_backend"},
     "_linear": LOOP | {"_iterate"},
+    "_watch": LOOP | {"_iterate"},
     "_backend": LOOP | {"_iterate", "_adjoint", "_problem"},
     "_entry": ENTRY,
     "_compact": ENTRY,
@@ -118,7 +122,15 @@ def test_solver(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "fpicore/adjoints").glob("[a-z]*.py")), ids=str)
 def test_adjoint(path: Path) -> None:
     """Strategies know the loop and the solvers, not the entries and not each other."""
-    allowed = LOOP | {"_iterate", "_linear", "_adjoint", "_problem", "_backend", "solvers"}
+    allowed = LOOP | {
+        "_iterate",
+        "_linear",
+        "_watch",
+        "_adjoint",
+        "_problem",
+        "_backend",
+        "solvers",
+    }
     assert {module.partition(".")[0] for module in own(path)} <= allowed
     assert not foreign(path)
 

@@ -86,12 +86,14 @@ class JaxBackend:
         f, constants, axes = close(problem.map, problem.leaves)
         start = tuple(vary(lax.stop_gradient(leaf), axes) for leaf in problem.leaves)
         frozen = lax.stop_gradient(constants)
-        traced = any(isinstance(x, Tracer) for x in (*start, *frozen))
+        traced = any(isinstance(x, Tracer) for x in (*start, *frozen, problem.budget))
         staged = traced and not only_mapped()
         ops = self.ops(start, problem.batch_ndim, staged, axes)
         # What is concrete need not pass through the derivative that may be recorded around it.
         with nullcontext() if traced else eval_context():
-            z, results, stats, memory = iteration.run(ops, partial(f, frozen), start)
+            z, results, stats, memory = iteration.run(
+                ops, partial(f, frozen), start, problem.budget
+            )
         z = lax.stop_gradient(z)
         forward = adjoint.forward(iteration, lax.stop_gradient(memory))
         z = attach(f, z, constants, forward, adjoint, ops)
@@ -104,7 +106,7 @@ class JaxBackend:
         start = tuple(vary(leaf, axes) for leaf in problem.leaves)
         ops = self.ops(start, problem.batch_ndim)
         recorded = JaxRecordedOps(ops.batch_ndim, ops.eps, ops.dtype, True, axes, segment)
-        z, results, stats, _ = iteration.run(recorded, partial(f, constants), start)
+        z, results, stats, _ = iteration.run(recorded, partial(f, constants), start, problem.budget)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, lax.stop_gradient(stats), aux, None
 
@@ -113,7 +115,9 @@ class JaxBackend:
         f, constants, axes = close(problem.map, problem.leaves)
         start = tuple(vary(leaf, axes) for leaf in problem.leaves)
         make_ops = partial(self.ops, start, problem.batch_ndim, axes=axes)
-        z, results, stats = reversed_solve(f, start, constants, make_ops, iteration, sweep)
+        z, results, stats = reversed_solve(
+            f, start, constants, problem.budget, make_ops, iteration, sweep
+        )
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, lax.stop_gradient(stats), aux, None
 

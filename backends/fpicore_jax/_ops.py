@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
 
@@ -115,9 +116,20 @@ class JaxOps:
         full = jnp.full((*leaf.shape[: self.batch_ndim], *shape), fill, self.dtype)
         return vary(full, self.axes)
 
-    def scalar(self, value: float) -> Array:
+    def scalar(self, value: Any) -> Array:
         """One number."""
         return vary(jnp.asarray(value, self.dtype), self.axes)
+
+    def tell(self, receive: Callable[..., Any], numbers: tuple[Array, ...]) -> None:
+        """At once outside of traces, else by a callback, for each sample of a vmap."""
+
+        def tell(*values: Any) -> None:
+            receive(*[np.asarray(x) if x.ndim else x.item() for x in map(np.asarray, values)])
+
+        if any(isinstance(x, Tracer) for x in numbers):
+            jax.debug.callback(tell, *numbers)
+        else:
+            tell(*numbers)
 
     def solve(self, matrix: Array, right: Array) -> Array:
         """Elimination without pivots, the batch along the last axis.

@@ -17,6 +17,7 @@ def reversed_solve(
     f: Callable[..., Leaves],
     start: Leaves,
     constants: list[Any],
+    budget: Any,
     make_ops: Callable[[bool], JaxOps],
     iteration: Iteration,
     sweep: Any,
@@ -24,9 +25,9 @@ def reversed_solve(
     """The last iterate of ``iteration`` on z ↦ f(constants, z), and how it went."""
     smooth = [jnp.issubdtype(jnp.result_type(c), jnp.inexact) for c in constants]
 
-    def forward(start: Leaves, constants: list[Any]) -> Any:
-        ops = make_ops(_staged(start, constants))
-        carry = iteration.iterate(ops, lambda z: f(constants, z), start)
+    def forward(start: Leaves, constants: list[Any], budget: Any) -> Any:
+        ops = make_ops(_staged(start, constants, budget))
+        carry = iteration.iterate(ops, lambda z: f(constants, z), start, budget=budget)
         z, results, stats, _ = outcome(ops, carry)
         track = sweep.track(carry)
         return (z, results, stats), (track, start, constants)
@@ -52,11 +53,11 @@ def reversed_solve(
         z0, by_theta, results, stats = sweep.sweep(ops, pull, track, start, v, nothing, iteration)
         conclude(sweep, results, stats)
         found = iter(by_theta)
-        return z0, [next(found) if s else None for s in smooth]
+        return z0, [next(found) if s else None for s in smooth], None
 
     solved = jax.custom_vjp(lambda *given: forward(*given)[0])
     solved.defvjp(forward, backward)
-    return solved(start, constants)
+    return solved(start, constants, budget)
 
 
 def _staged(*given: Any) -> bool:

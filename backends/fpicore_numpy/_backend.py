@@ -76,7 +76,7 @@ class NumPyBackend:
         """Solve; one more evaluation if aux is wanted."""
         ops = self.ops(problem.leaves, problem.batch_ndim)
         start = tuple(leaf.copy() for leaf in problem.leaves)
-        z, results, stats, _ = iteration.run(ops, _read_only(problem.map), start)
+        z, results, stats, _ = iteration.run(ops, _read_only(problem.map), start, problem.budget)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, stats, aux, None
 

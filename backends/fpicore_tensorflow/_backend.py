@@ -102,7 +102,7 @@ class TensorFlowBackend:
         ops = self.ops(problem.leaves, problem.batch_ndim)
         start = tuple(tf.stop_gradient(leaf) for leaf in problem.leaves)
         f = steady(problem.map, refuse_forward_mode)
-        z, results, stats, memory = passage(ops, start)(iteration.run, f, start)
+        z, results, stats, memory = passage(ops, start)(iteration.run, f, start, problem.budget)
         record = Backward() if tf.executing_eagerly() else None
         record_at = persistent_tape if tf.executing_eagerly() else GraphTape
         value = tuple(tf.stop_gradient(leaf) for leaf in z)
@@ -158,12 +158,16 @@ class TensorFlowBackend:
         """Iterate with numbers in tensors, which tapes and tf.gradients follow."""
         ops = self._graph_ops(problem.leaves, problem.batch_ndim, TensorFlowRecordedOps)
         if segment is None:
-            carry = iteration.iterate(ops, steady(problem.map), problem.leaves)
+            carry = iteration.iterate(
+                ops, steady(problem.map), problem.leaves, budget=problem.budget
+            )
         else:
-            carry = iterate_in_segments(ops, iteration, problem.map, problem.leaves, segment)
+            carry = iterate_in_segments(
+                ops, iteration, problem.map, problem.leaves, segment, problem.budget
+            )
         z, results, stats, _ = fpicore.outcome(ops, carry)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
-        return z, results, Stats(*map(tf.stop_gradient, stats)), aux, None
+        return z, results, self.detach(stats), aux, None
 
     @tf.autograph.experimental.do_not_convert
     def reverse(self, problem: Problem, iteration: Iteration, sweep: Any) -> Outcome:
@@ -172,7 +176,7 @@ class TensorFlowBackend:
         record = Backward() if tf.executing_eagerly() else None
         conclude = partial(_conclude, sweep, record)
         z, results, stats = reversed_solve(
-            problem.map, problem.leaves, ops, iteration, sweep, conclude
+            problem.map, problem.leaves, problem.budget, ops, iteration, sweep, conclude
         )
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, stats, aux, record
@@ -237,7 +241,7 @@ def _conclude(adjoint: Any, record: Backward | None, results: Results, stats: St
             record.note(results, stats)
         adjoint.conclude(results, stats)
     elif adjoint.callback is not None:
-        tf.py_function(_tell(adjoint), [results.codes, *stats], [])
+        tf.py_function(_tell(adjoint), [results.codes, *stats[:4]], [])
 
 
 def _tell(adjoint: Any) -> Callable[..., None]:

@@ -42,7 +42,9 @@ class _Segment:
         return self.iteration.update(ops, carry, f)
 
 
-def iterate_in_segments(ops: Any, iteration: Iteration, f: Map, z: Leaves, length: int) -> Any:
+def iterate_in_segments(
+    ops: Any, iteration: Iteration, f: Map, z: Leaves, length: int, budget: Any
+) -> Any:
     """The carry of the whole iteration, differentiable, segments of ``length`` steps kept."""
     sources = sources_if_traceable(f, z)
     if sources is None:
@@ -53,12 +55,12 @@ def iterate_in_segments(ops: Any, iteration: Iteration, f: Map, z: Leaves, lengt
         )
     refuse_forward_mode((*z, *sources.values()))
     segment, count = _Segment(iteration, length), -(-iteration.limit // length)
-    carry = iteration.start(ops, z)
+    carry = iteration.start(ops, z, budget=budget)
     if sources.watched and not tf.executing_eagerly():
         # TensorFlow fails to differentiate a loop within another one by what it captures.
         for _ in range(count):
             carry = _advance(ops, segment, f, sources, carry)
-        return carry
+        return iteration.end(ops, carry)
     (carry,) = tf.while_loop(
         lambda carry: iteration.active(ops, carry),
         lambda carry: (_advance(ops, segment, f, sources, carry),),
@@ -66,7 +68,7 @@ def iterate_in_segments(ops: Any, iteration: Iteration, f: Map, z: Leaves, lengt
         parallel_iterations=1,
         maximum_iterations=count,
     )
-    return carry
+    return iteration.end(ops, carry)
 
 
 def _advance(ops: Any, segment: Process, f: Map, sources: Sources, carry: Any) -> Any:

@@ -12,7 +12,7 @@ from ._sources import Map, Sources, check_tapes_record, gradient, sources_if_tra
 
 
 def reversed_solve(
-    f: Map, start: Leaves, ops: Any, iteration: Iteration, sweep: Any, conclude: Any
+    f: Map, start: Leaves, budget: Any, ops: Any, iteration: Iteration, sweep: Any, conclude: Any
 ) -> tuple[Leaves, Results, Stats]:
     """The last iterate of ``iteration`` and how it went; ``conclude`` hears of a backward pass."""
     sources = sources_if_traceable(f, start)
@@ -24,7 +24,7 @@ def reversed_solve(
         )
     refuse_forward_mode((*start, *sources.values()))
     plain = tuple(map(tf.stop_gradient, start))
-    carry = iteration.iterate(ops, steady(f), plain)
+    carry = iteration.iterate(ops, steady(f), plain, budget=budget)
     z, results, stats, _ = outcome(ops, carry)
     track = sweep.track(carry)
 

@@ -97,7 +97,7 @@ class TorchBackend:
         with torch.no_grad(), without_autocast(device) as resume:
             start = tuple([leaf.detach() for leaf in problem.leaves])
             f = resume(watched(frozen))
-            z, results, stats, memory = passage(ops, start)(iteration.run, f, start)
+            z, results, stats, memory = passage(ops, start)(iteration.run, f, start, problem.budget)
             # f may have returned a tensor that the caller holds, and z0 may be the answer.
             z = tuple([leaf.clone() for leaf in z])
         backward = None
@@ -117,7 +117,7 @@ class TorchBackend:
         ops = TorchRecordedOps(problem.batch_ndim, eps, device, segment)
         with without_autocast(device.type) as resume:
             f = resume(unwritten(frozen))
-            z, results, stats, _ = iteration.run(ops, f, problem.leaves)
+            z, results, stats, _ = iteration.run(ops, f, problem.leaves, problem.budget)
             moves = transforms_active() or any([leaf.requires_grad for leaf in z])  # noqa: C419
             if torch.is_grad_enabled() and not moves:
                 # For want of a dependence, or because a reentrant checkpoint has hidden it.
@@ -130,7 +130,7 @@ class TorchBackend:
     def reverse(self, problem: Problem, iteration: Iteration, sweep: Any) -> Outcome:
         """Iterate, with a node whose backward pass runs the iteration backwards."""
         ops, frozen = self.ops(problem.leaves, problem.batch_ndim), Frozen(problem)
-        z, results, stats, record = reversed_solve(frozen, problem.leaves, ops, iteration, sweep)
+        z, results, stats, record = reversed_solve(frozen, problem, ops, iteration, sweep)
         return z, results, stats, _aux(problem, frozen, z), record
 
     @torch.no_grad()

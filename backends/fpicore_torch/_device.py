@@ -117,6 +117,10 @@ class TorchDeviceOps(TorchOps):
             carry = update(self, carry, f(carry.z))
         return carry
 
+    def tell(self, receive: Callable[..., Any], numbers: tuple[Any, ...]) -> None:
+        """Waits for the device."""
+        receive(*[x.detach().cpu().numpy() if isinstance(x, Tensor) else x for x in numbers])
+
     def report(self, number: Any, integer: bool = False) -> Any:
         """Tensors on the device; counters of the whole batch are Python integers."""
         if not isinstance(number, Tensor):

@@ -41,9 +41,10 @@ class ExplicitSolver:
         ops: MakeOps,
         record: Backward,
         frozen: Frozen | None = None,
+        budget: Any = None,
     ) -> None:
         """``record`` is told of each linear solve; ``frozen`` is what f is made of."""
-        self.frozen = frozen
+        self.frozen, self.budget = frozen, budget
         self.iteration, self.adjoint, self.ops, self.record = iteration, adjoint, ops, record
         self.outcome: tuple[Results, Stats] | None = None
 
@@ -55,18 +56,21 @@ class ExplicitSolver:
 
     @torch.no_grad()
     def solve(self, root: Explicit, equation: Equation, tensors: Leaves, z0: Leaves) -> Leaves:
-        """z*, and five tensors of the batch shape that tell how the solve went."""
+        """z*, and tensors that tell how the solve went: five of the batch shape, and the trace."""
         check(equation.explicit, root, tensors, z0)
         ops = self.ops(z0, equation.batch_ndim)
         with without_autocast(z0[0].device.type) as resume:
             f = resume(watched(partial(equation.explicit, tensors)))
-            z, results, stats, _ = self.iteration.run(ops, f, z0)
+            z, results, stats, _ = self.iteration.run(ops, f, z0, self.budget)
             if self.frozen is not None:
                 self.frozen.take_effect(z, f)
         self.outcome = results, stats
         shape = z0[0].shape[: equation.batch_ndim]
-        numbers = [torch.as_tensor(x) for x in (results.codes, *stats)]
-        return *[leaf.clone() for leaf in z], *[x.expand(shape).clone() for x in numbers]
+        numbers = [torch.as_tensor(x) for x in (results.codes, *stats[:4])]
+        told = [x.expand(shape).clone() for x in numbers]
+        if stats.trace is not None:
+            told.append(torch.as_tensor(stats.trace).clone())
+        return *[leaf.clone() for leaf in z], *told
 
     @torch.no_grad()
     def solve_linear(
@@ -145,7 +149,7 @@ def solve_under_transforms(
         raise InputError(_COMPACT)
     start = tuple([leaf.detach() for leaf in problem.leaves])
     found = capture(frozen, start)
-    solver = ExplicitSolver(iteration, adjoint, ops, Backward(), frozen)
+    solver = ExplicitSolver(iteration, adjoint, ops, Backward(), frozen, problem.budget)
     equation = solver.equation(found.explicit, len(start), problem.batch_ndim)
     # Aliases, so that an enclosing capture sees them.
     tensors = map(alias, found.tensors)

@@ -112,6 +112,11 @@ def _register(
             f"compiler makes after it, so that f would not see it; received one to {assigned}; "
             "assign after the solve, pass in args what f uses, or compile with fullgraph=False"
         )
+    if options.get("trace"):
+        raise InputError(
+            "expected trace=False within fullgraph=True, received trace=True; compile with "
+            "fullgraph=False, or solve outside of what is compiled"
+        )
     held = None if module is None else weakref.ref(module)
     CALLS.append(Call(function, held, start, args, names, buffers, options))
     return len(CALLS) - 1

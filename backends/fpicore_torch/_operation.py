@@ -151,7 +151,7 @@ def _solve(
         if not all(map(torch.equal, held, given[len(plain) :])):
             raise MapError(_EFFECTS)
         shape = z0[0].shape[:batch_ndim]
-        outcome = zip((sol.result.codes, *sol.stats), _kinds(z0[0]), strict=True)
+        outcome = zip((sol.result.codes, *sol.stats[:4]), _kinds(z0[0]), strict=True)
         shown = [torch.as_tensor(x).to(z0[0].device, kind).expand(shape) for x, kind in outcome]
         return [*map(_copy, (*_leaves(sol.value), *sol.aux, *shown))]
 

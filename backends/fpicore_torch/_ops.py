@@ -82,9 +82,11 @@ class TorchOps(HostNumbers):
 
     def history(self, leaf: Tensor, length: int) -> History:
         """No slot in use: memory is neither touched nor read before it is needed."""
-        batch, entries = leaf.shape[: self.batch_ndim], leaf.shape[self.batch_ndim :]
-        kind = _WIDER.get(leaf.dtype, leaf.dtype)
-        shaped = torch.empty((*batch, length, *entries), dtype=kind, device=leaf.device)
+        axis, kind = self.batch_ndim, _WIDER.get(leaf.dtype, leaf.dtype)
+        return self._slots(leaf.shape[:axis], length, leaf.shape[axis:], kind, leaf.device)
+
+    def _slots(self, batch: Any, length: int, entries: Any, kind: Any, device: Any) -> History:
+        shaped = torch.empty((*batch, length, *entries), dtype=kind, device=device)
         systems = (math.prod(batch),) if batch else ()
         whole = shaped.view((*systems, length, math.prod(entries)))
         none = whole[..., :0, :]
@@ -131,11 +133,13 @@ class TorchOps(HostNumbers):
     def take(self, tree: Any, systems: Any) -> Any:
         """Also of tensors and histories."""
         if isinstance(tree, History):
-            matrix = tree.matrix[torch.from_numpy(systems)]
-            entries = tree.slots[0].shape[self.batch_ndim :]
-            batch = (matrix.shape[0], *(1,) * (self.batch_ndim - 1))
-            shaped = matrix.view(*batch, matrix.shape[1], *entries)
-            return History(matrix, matrix.mT, shaped.unbind(self.batch_ndim))
+            used = tree.matrix[torch.from_numpy(systems)]
+            entries, length = tree.slots[0].shape[self.batch_ndim :], len(tree.slots)
+            batch = (used.shape[0], *(1,) * (self.batch_ndim - 1))
+            empty = self._slots(batch, length, entries, used.dtype, used.device)
+            matrix = empty.whole[..., : used.shape[-2], :]
+            matrix[...] = used
+            return empty._replace(matrix=matrix, columns=matrix.mT)
         if isinstance(tree, Tensor):
             return self._regrouped(self._systems_of(tree)[torch.from_numpy(systems)])
         return super().take(tree, systems)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from fpicore import DerivativeError, Process, map_leaves
+from fpicore import DerivativeError, InputError, Process, map_leaves
 
 from ._device import TorchDeviceOps
 from ._evaluation import agree
@@ -148,6 +148,19 @@ class TorchRecordedOps(TorchDeviceOps):
                 compared = _compared(stretch, self.batch_ndim)
                 carry = checkpoint(compared, carry, self._segment, use_reentrant=False)
         return carry
+
+    def tell(self, receive: Callable[..., Any], numbers: tuple[Any, ...]) -> None:
+        """At once; not under vmap, where there are no values.
+
+        Raises:
+            InputError: under vmap.
+        """
+        if any(map(_is_batched, numbers)):
+            raise InputError(
+                "expected no callback under torch.func.vmap with Unrolled(), received one; pass "
+                "the batch to fixed_point with batch_ndim=1, or use trace=True"
+            )
+        super().tell(receive, numbers)
 
     def report(self, number: Any, integer: bool = False) -> Any:
         """Without the graph."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from fpicore import Backward, DerivativeError, Iteration, Leaves, Results, Stats, outcome
+from fpicore import Backward, DerivativeError, Iteration, Leaves, Problem, Results, Stats, outcome
 
 from ._autodiff import Guard
 from ._capture import capture, check
@@ -24,7 +24,7 @@ _REFUSAL = (
 
 
 def reversed_solve(
-    frozen: Frozen, start: Leaves, ops: TorchOps, iteration: Iteration, sweep: Any
+    frozen: Frozen, problem: Problem, ops: TorchOps, iteration: Iteration, sweep: Any
 ) -> Solved:
     """The last iterate of ``iteration``, how it went, and what the backward pass will tell.
 
@@ -34,7 +34,7 @@ def reversed_solve(
     """
     if transforms_active():
         raise DerivativeError(_REFUSAL)
-    record = Backward()
+    record, start = Backward(), problem.leaves
     plain = tuple([leaf.detach() for leaf in start])
     tensors: Leaves = ()
     explicit: Any = None
@@ -43,7 +43,7 @@ def reversed_solve(
         tensors, explicit = found.tensors, found.explicit
         check(explicit, found.explicit, tensors, plain)
     with torch.no_grad(), without_autocast(start[0].device.type) as resume:
-        carry = iteration.iterate(ops, resume(watched(frozen)), plain)
+        carry = iteration.iterate(ops, resume(watched(frozen)), plain, budget=problem.budget)
         z, results, stats, _ = outcome(ops, carry)
         track = sweep.track(carry)
         frozen.take_effect(z)

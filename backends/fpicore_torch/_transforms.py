@@ -34,7 +34,7 @@ class Equation:
     batch_ndim: int
     order: int | None
     solve: Callable[["Equation", Leaves, Leaves], Leaves]
-    """Of (equation, T, z0): the leaves of z*, then five tensors that tell how it went."""
+    """Of (equation, T, z0): the leaves of z*, then tensors that tell how it went."""
     solve_linear: Callable[["Equation", bool, Leaves, Leaves, Leaves], Leaves]
     """Of (equation, tangent, T, z, v): g = Jᵀg + v or, tangent, g = Jg + v, with J at (T, z)."""
 
@@ -58,7 +58,7 @@ class Equation:
 
 
 class Root(Function):
-    """z0 and the captured tensors ↦ z*, and five tensors that tell how the solve went."""
+    """z0 and the captured tensors ↦ z*, and tensors that tell how the solve went."""
 
     @staticmethod
     @outside_compile
@@ -71,6 +71,7 @@ class Root(Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         """Keep z* and the captured tensors."""
         ctx.equation, n = inputs[0], inputs[0].size
+        ctx.told = len(output) - n
         ctx.mark_non_differentiable(*output[n:])
         ctx.set_materialize_grads(True)
         ctx.save_for_backward(*output[:n], *inputs[1 + n :])
@@ -95,7 +96,7 @@ class Root(Function):
             z, tensors = saved[:n], saved[n:]
             pushed = _along(ctx.equation, tensors, z, tangents[1 + n :])
             u = Linear.apply(ctx.equation, True, *z, *pushed, *tensors)
-            return (*guard(ctx.equation, u, saved), *(None,) * 5)
+            return (*guard(ctx.equation, u, saved), *(None,) * ctx.told)
 
     @staticmethod
     @outside_compile

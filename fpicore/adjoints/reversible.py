@@ -66,7 +66,7 @@ class Reversible(AbstractBackward):
         forward = ReversibleIteration(
             _Leapfrog(self.damping), iteration.tolerance, iteration.max_steps
         )
-        return backend.reverse(problem, forward, self)
+        return backend.reverse(problem, iteration.around(forward), self)
 
     def sweep(
         self,

@@ -8,6 +8,7 @@ from .._adjoint import AbstractAdjoint
 from .._errors import InputError
 from .._iterate import Iteration
 from .._problem import Problem
+from .._watch import Watched
 
 if TYPE_CHECKING:
     from .._backend import Backend, Outcome
@@ -53,5 +54,10 @@ class Unrolled(AbstractAdjoint):
             raise InputError(
                 "expected a solver whose every step can be differentiated, such as Anderson() or "
                 f"Picard(), with Unrolled(), received {iteration.solver!r}; take Implicit()"
+            )
+        if self.checkpoint and isinstance(iteration, Watched) and iteration.tells:
+            raise InputError(
+                "expected no callback with Unrolled(checkpoint=...), whose backward pass would "
+                "tell of every step again, received one; use Unrolled(), or trace=True"
             )
         return backend.unroll(problem, iteration, self.segment(iteration))
