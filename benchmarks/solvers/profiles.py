@@ -89,10 +89,10 @@ def plot(outcomes: Sequence[Outcome], path: Path) -> None:
         heights = [(k + 1) / len(values) for k in range(len(finite))]
         style = next((styles[name] for name in styles if method.startswith(name)), "-")
         wide = 2.5 if method in ("Anderson", "Auto") else 1.0
+        heights.append((heights or [0.0])[-1])
         axes.step(
-            [*finite, 1e3], [*heights, (heights or [0])[-1]], style, where="post", label=method,
-            linewidth=wide,
-        )  # fmt: skip
+            [*finite, 1e3], heights, linestyle=style, where="post", label=method, linewidth=wide
+        )
     axes.set(xscale="log", xlim=(1, 100), ylim=(0, 1))
     axes.set(xlabel="evaluations over the fewest", ylabel="share of the solves")
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
