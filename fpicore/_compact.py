@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any, cast
 
 from ._adjoint import AbstractAdjoint, AbstractPullBack
-from ._errors import InputError
+from ._errors import InputError, MapError
 from ._iterate import Carry, Iteration, Map
 from ._ops import EagerOps, Number, Ops
 from ._problem import Problem
-from ._tree import Leaves, describe
+from ._solution import Result
+from ._tree import Leaves, describe, subtract
 from ._watch import Watched
 
 KEPT = 0.75
@@ -20,6 +21,9 @@ A gathering copies the solver's memory once, which is what about two steps read 
 at most this share of the one before, so all together copy at most three times the memory of the
 whole batch, however the systems finish; and at most a quarter of what f is given is in vain.
 """
+SLACK, ROUNDING = 4.0, 64.0
+"""In tolerances, and in units of ‖f‖: how far the residual in the whole batch may exceed that of
+the systems that were left in the end. Products of matrices round as their sizes tell them to."""
 _RECORDS = ("value", "error", "tolerance", "best_step", "steps", "codes", "active")
 
 
@@ -33,9 +37,11 @@ class Selective:
         self._systems: Any = None
         self._given: tuple[Any, ...] | None = None
 
-    def choose(self, systems: Any) -> None:
-        """The systems at these positions; None is all."""
+    def choose(self, systems: Any) -> bool:
+        """The systems at these positions; None is all. Returns whether it was not all before."""
+        some = self._systems is not None
         self._systems, self._given = systems, None
+        return some
 
     def __call__(self, z: Any, *args: Any) -> Any:
         """f(z, *args), with z of the chosen systems and args of all."""
@@ -77,11 +83,33 @@ class CompactIteration(Iteration):
                 )
                 going = ops.xp.positions(carry.active)
                 if not len(going):
-                    return whole._replace(step=carry.step, memory=())
+                    break
                 systems, carry = systems[going], eager.take(carry, going)
                 self.f.choose(systems)
         finally:
-            self.f.choose(None)
+            alone = self.f.choose(None)
+        whole = whole._replace(step=carry.step, memory=())
+        return self._together(ops, f, whole) if alone else whole
+
+    def _together(self, ops: Ops, f: Map, whole: Carry) -> Carry:
+        """The outcome, if f of the whole batch at once confirms it.
+
+        Raises:
+            MapError: it does not: what f gives for a system depends on which others are with it.
+        """
+        value = f(whole.value)
+        error = self.tolerance.measure(ops, subtract(value, whole.value))
+        rounding = self.tolerance.precision.eps * self.tolerance.measure(ops, value)
+        solved = whole.codes == float(Result.CONVERGED)
+        close = error <= SLACK * whole.tolerance + ROUNDING * rounding
+        if ops.xp.any(solved & ops.xp.logical_not(close)):
+            raise MapError(
+                "expected f to give a system of the batch the same with compact as without, "
+                "received an f that does not; pass in args, marked 0, what it knows of a system by "
+                "its place, and let it draw no random numbers and mix no systems, or leave out "
+                "compact"
+            )
+        return whole._replace(step=whole.step + 1)
 
 
 def compacted(

@@ -58,8 +58,10 @@ class FixedPoint(Protocol):
                 systems, as in_axes does for a vmap: a tuple with one entry for each, 0 where its
                 tensors begin with the batch axes, None where all systems share it, or a structure
                 of these like that of the argument; 0 alone stands for all args. A tensor that f
-                closes over cannot be gathered: pass it in args. For eager NumPy, PyTorch on the
-                CPU and TensorFlow, and adjoints that begin at the answer.
+                closes over cannot be gathered: pass it in args. One evaluation of the whole batch
+                checks in the end that f gives a system the same, whichever others are with it. For
+                eager NumPy, PyTorch on the CPU and TensorFlow, and adjoints that begin at the
+                answer.
             on_failure: "warn", "raise" or "ignore" when a system does not converge. In traced
                 code the status is data: read ``solution.result``.
             trace: keep ‖f(z) − z‖ of every evaluation in ``solution.stats.trace``, of the batch
@@ -81,7 +83,7 @@ class FixedPoint(Protocol):
             InputError: an argument is not usable; a callback within XLA in TensorFlow, within
                 torch.func.vmap with Unrolled(), or with Unrolled(checkpoint=...), which would
                 tell of every step twice.
-            MapError: f(z) does not look like z.
+            MapError: f(z) does not look like z, or depends on the batch where compact is given.
             ConvergenceError: a system failed and ``on_failure="raise"``.
 
         Warns:

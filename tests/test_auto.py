@@ -8,8 +8,17 @@ import pytest
 from benchmarks.solvers.contest import own
 from benchmarks.solvers.contest import solve as contest
 from benchmarks.solvers.suite import CASES
-from fpicore import Anderson, ArrayOps, Auto, Broyden, InputError, NewtonKrylov, Point, Result
-from fpicore.solvers import auto
+from fpicore import (
+    GMRES,
+    Anderson,
+    ArrayOps,
+    Auto,
+    Broyden,
+    InputError,
+    NewtonKrylov,
+    Point,
+    Result,
+)
 
 from .labs import Lab
 
@@ -164,7 +173,7 @@ def test_the_clock_of_broydens_memory(history: int) -> None:
     solver = Broyden(history)
     ops = ArrayOps(1, 2.0**-52)
     z = np.ones((1, 2))
-    state = solver.init(ops, (z,))
+    state: Any = solver.init(ops, (z,))
     for count in range(4 * history + 6):
         assert solver._clock(ops, float(count)) == (state.last, state.length)
         f = np.cos(z) + 0.1 * z[:, ::-1]
@@ -175,4 +184,4 @@ def test_the_clock_of_broydens_memory(history: int) -> None:
 def test_history_must_be_a_count() -> None:
     with pytest.raises(InputError, match="history to be an integer >= 1"):
         Auto(history=0)
-    assert auto.Auto().linear().restart == 30
+    assert Auto().linear() == GMRES(30)

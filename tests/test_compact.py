@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fpicore import Anderson, Broyden, Implicit, InputError, Picard, Reversible, Unrolled
+from fpicore import Anderson, Broyden, Implicit, InputError, MapError, Picard, Reversible, Unrolled
 
 from .labs import Lab
 from .problems import SOLVERS
@@ -48,7 +48,9 @@ def solve(lab: Lab, solver: Any, compact: Any, arrays: Any, batch_ndim: int = 1)
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    for key in one.keys() - {"rows"}:
+    """But for one evaluation of the whole batch, which confirms the others."""
+    assert other["evaluations"] == one["evaluations"] + 1
+    for key in one.keys() - {"rows", "evaluations"}:
         np.testing.assert_array_equal(one[key], other[key], err_msg=key)
 
 
@@ -163,6 +165,30 @@ def test_budget(lab: Lab) -> None:
     assert 0 < part.converged.sum() < part.converged.size
     assert part.stats.steps.tolist() == whole.stats.steps.tolist()
     assert part.value.tolist() == whole.value.tolist()
+
+
+@pytest.mark.only("numpy")
+def test_a_map_that_goes_by_the_place_of_a_system_is_an_error(lab: Lab) -> None:
+    start, rate, shift = many(12)
+    with pytest.raises(MapError, match="same with compact as without"):
+        lab.fpi.fixed_point(
+            lambda z, rate: rate * z + shift[: len(z)], start, (rate,), solver=Picard(),
+            max_steps=500, batch_ndim=1, compact=0,
+        )  # fmt: skip
+
+
+@pytest.mark.only("torch")
+def test_dropout_is_an_error(lab: Lab) -> None:
+    """Its one mask is for the whole batch."""
+    import torch
+
+    start, rate, shift = map(lab.tensor, many(12))
+    drop = torch.nn.Dropout(0.5)
+    with pytest.raises(MapError, match="draw no random numbers"):
+        lab.fpi.fixed_point(
+            lambda z, rate, shift: rate * z + drop(shift), start, (rate, shift), solver=Picard(),
+            max_steps=500, batch_ndim=1, compact=0,
+        )  # fmt: skip
 
 
 @pytest.mark.only("jax", "tensorflow")

@@ -149,5 +149,5 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_the_readme_holds_the_record() -> None:
     text = README.read_text(encoding="utf-8")
-    assert filled(text, read(RECORD)) == text
+    assert filled(text, RECORD) == text
     assert not any(o.false for o in read(RECORD))

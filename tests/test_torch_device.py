@@ -10,7 +10,14 @@ from fpicore_torch._device import TorchDeviceOps  # noqa: E402
 
 pytestmark = pytest.mark.framework("torch")
 
-SOLVERS = [fpi.Picard(), fpi.Picard(0.7), fpi.Anderson(), fpi.Anderson(2, 0.8), fpi.Broyden(4)]
+SOLVERS = [
+    fpi.Picard(),
+    fpi.Picard(0.7),
+    fpi.Anderson(),
+    fpi.Anderson(2, 0.8),
+    fpi.Broyden(4),
+    fpi.Auto(4),
+]
 
 
 @pytest.fixture

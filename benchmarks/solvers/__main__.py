@@ -1,7 +1,8 @@
 """``python -m benchmarks.solvers [--quick] [--json FILE] [--plot FILE] [--case NAME]``.
 
 Evaluations that each method needs on each problem, from three starts to three tolerances, and its
-failures; with ``--table`` the README's tables are written from a record, and nothing is run.
+failures; with ``--table`` the README's tables and the picture of the profiles are written from the
+kept record, and nothing is run.
 """
 
 import argparse
@@ -16,6 +17,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 from ..paper.records import machine  # noqa: E402
 from .case import RTOLS  # noqa: E402
 from .contest import BUDGET, Outcome, methods, solve  # noqa: E402
+from .peers import versions  # noqa: E402
 from .profiles import by_case, plot, table  # noqa: E402
 from .suite import CASES  # noqa: E402
 
@@ -46,10 +48,13 @@ def read(path: Path) -> list[Outcome]:
     return [Outcome(*row) for row in json.loads(path.read_text(encoding="utf-8"))["outcomes"]]
 
 
-def filled(text: str, outcomes: list[Outcome]) -> str:
-    """The README with its tables."""
+def filled(text: str, path: Path) -> str:
+    """The README with the tables of a record."""
     before, rest = text.split(BEGIN)
-    tables = f"{table(outcomes)}\n\n{by_case(outcomes)}"
+    outcomes = read(path)
+    peers = json.loads(path.read_text(encoding="utf-8"))["peers"]
+    listed = "Peers: " + ", ".join(f"{name} {version}" for name, version in peers.items()) + "."
+    tables = f"{listed}\n\n{table(outcomes)}\n\n{by_case(outcomes)}"
     return f"{before}{BEGIN}\n{tables}\n{END}{rest.split(END)[1]}"
 
 
@@ -63,12 +68,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--table", action="store_true", help="write the README from the record")
     options = parser.parse_args(arguments)
     if options.table:
-        README.write_text(filled(README.read_text("utf-8"), read(RECORD)), encoding="utf-8")
+        README.write_text(filled(README.read_text("utf-8"), RECORD), encoding="utf-8")
+        plot(read(RECORD), RECORD.with_suffix(".png"))
         return 0
     outcomes = contest(options.case or list(QUICK if options.quick else CASES), options.quick)
     print(table(outcomes), by_case(outcomes), sep="\n\n")
     if options.json:
-        record = {"budget": BUDGET, "machine": machine("scipy"), "outcomes": outcomes}
+        record: dict[str, object] = {"budget": BUDGET, "machine": machine("scipy")}
+        record |= {"peers": versions(), "outcomes": outcomes}
         lines = json.dumps(record).replace("[[", "[\n[").replace("], [", "],\n[")
         options.json.write_text(lines + "\n", encoding="utf-8")
     if options.plot:

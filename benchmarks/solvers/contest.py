@@ -99,6 +99,7 @@ OWN: Mapping[str, Any] = {
     "Broyden(bad)": fpi.Broyden(kind="bad"),
     "NewtonKrylov": fpi.NewtonKrylov(),
     "Auto": fpi.Auto(),
+    "Auto(60)": fpi.Auto(history=60),
 }
 
 

@@ -7,6 +7,7 @@ Newton method is charged n evaluations for the dense Jacobian of a step, besides
 
 from collections.abc import Callable
 from functools import cache, partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
@@ -142,9 +143,9 @@ PEERS: dict[str, dict[str, Callable[..., None]]] = {
 }
 
 
-def missing() -> list[str]:
-    """Peers that are not installed."""
-    return [name for name in PEERS if not find_spec(name)]
+def versions() -> dict[str, str]:
+    """Of the peers; a library without one is listed as not installed."""
+    return {name: version(name) if find_spec(name) else "not installed" for name in PEERS}
 
 
 def entered() -> dict[str, Callable[..., None]]:

@@ -81,17 +81,21 @@ def plot(outcomes: Sequence[Outcome], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    styles = {"scipy": "--", "torchdeq": ":", "jaxopt": "-.", "optimistix": (0, (3, 1, 1, 1, 1, 1))}
+    figure, axes = pyplot.subplots(figsize=(9, 5.5))
+    axes.set_prop_cycle(color=pyplot.get_cmap("tab20")(range(20)))
     for method, values in ratios(outcomes).items():
         finite = sorted(value for value in values if value < math.inf)
         heights = [(k + 1) / len(values) for k in range(len(finite))]
-        style = "--" if method.startswith("scipy") else "-"
+        style = next((styles[name] for name in styles if method.startswith(name)), "-")
+        wide = 2.5 if method in ("Anderson", "Auto") else 1.0
+        heights.append((heights or [0.0])[-1])
         axes.step(
-            [*finite, 1e3], [*heights, (heights or [0])[-1]], style, where="post", label=method
+            [*finite, 1e3], heights, linestyle=style, where="post", label=method, linewidth=wide
         )
     axes.set(xscale="log", xlim=(1, 100), ylim=(0, 1))
     axes.set(xlabel="evaluations over the fewest", ylabel="share of the solves")
-    axes.legend(fontsize="small", loc="lower right")
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     figure.savefig(path)
     pyplot.close(figure)

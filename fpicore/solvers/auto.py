@@ -1,6 +1,7 @@
 """A polyalgorithm: a cheap solver first, others where it gets stuck."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from .. import _tree as tree
@@ -15,10 +16,12 @@ from .newton_krylov import NewtonKrylov
 
 _INF = float("inf")
 _FIRST, _NEWTON, _SECANT, _SLOW = 0.0, 1.0, 2.0, 3.0
-_PATIENCE = {_FIRST: 12.0, _NEWTON: 48.0, _SECANT: 100.0, _SLOW: 40.0}
+_PATIENCE = {_FIRST: 12.0, _NEWTON: 40.0, _SECANT: 100.0, _SLOW: 40.0}
 """Evaluations without progress after which a stage is left."""
 _DOUBTFUL = 5.0
 """Those of the first stage while it has not halved the residual."""
+_HOPELESS = 3.0
+"""And where the residual is, besides, a hundred times the best."""
 _HALF = 0.5
 
 
@@ -49,19 +52,20 @@ class Auto(AbstractSolver):
     """Broyden's bad method while it makes progress; then Newton's, the good one and Anderson's.
 
     A system begins with ``Broyden(history, kind="bad")``, which on contractions needs the fewest
-    evaluations. It leaves once 12 of them in a row, 5 while the residual is not yet half of the
-    first one, were no better than the best before, or where f is not finite. Every further stage
-    begins at the best iterate so far, with an empty memory: ``NewtonKrylov(history)`` until 48
-    evaluations do not halve the residual, ``Broyden(10)``, which leaves minima of ‖r‖ that are no
-    roots, until 100 bring nothing, ``Anderson(5, period=2)`` until 40 do not, and again. It comes
-    first where the first stage had made progress and the plain step z ← f(z) from the best
-    iterate makes more: there f has kinks rather than steep slopes.
+    evaluations. It leaves once 12 of them in a row were no better than the best before (5 while
+    that is not half of the first one, 3 if they are a hundred times as bad), or where f is not
+    finite. Every further stage begins at the best iterate so far, with an empty memory:
+    ``NewtonKrylov(history)`` until 40 evaluations do not halve the residual, ``Broyden(10)``,
+    which leaves minima of ‖r‖ that are no roots, until 100 bring nothing,
+    ``Anderson(5, period=2)`` until 40 do not, and again. It comes first where the first stage had
+    made progress and the plain step z ← f(z) from the best iterate makes more: there f has kinks
+    rather than steep slopes.
 
     For maps of which nothing is known. On a benign one it costs what Broyden's method does; a
     hard one it solves if some of its stages can, for up to some dozens of evaluations more than
     that stage alone. Systems of a batch change stages each by itself. Memory: 2·history + 6
-    states, and history + 30 more where a second stage is entered. In traced code, which cannot
-    tell, all memory is there from the start, and every stage does its arithmetic in every step.
+    states, and history + 30 more where a second stage is entered; in traced code, which cannot
+    tell, all of it from the start. A step costs the arithmetic of the stages that systems are in.
 
     The order and the numbers are those that served best on the problems of benchmarks/solvers;
     polyalgorithms: Rice, in Mathematical Software (1971), 15.
@@ -157,24 +161,47 @@ class Auto(AbstractSolver):
         out = plain
         for k, stage in enumerate(self._stages):
             within = (state.stage == float(k)) & xp.logical_not(state.trial)
-            if not ops.traced and not xp.any(within):
-                continue
-            member = members[k] or stage.init(ops, point.z)
-            own = within & staying
-            here = _chosen(ops, own, point, best)
-            others = xp.logical_not(own)
-            if ops.traced or xp.any(others):
-                member = stage.renew(ops, others, here, member, state.count)
-            here, member = ops.cut((here, member), own)
-            proposal, members[k] = stage.step(ops, here, member)
-            out = tree.select(ops, within, proposal, out)
+            now = _Now(point, best, within, within & staying, state.count)
+            step = partial(_step, ops, stage, now, out, members[k])
+            same = partial(_nothing, out, members[k])
+            out, members[k] = ops.cond(xp.any(within), step, same)
         return out, state._replace(count=state.count + 1.0, members=tuple(members))
+
+
+class _Now(NamedTuple):
+    """Where the systems are that a stage shall move."""
+
+    point: Point
+    best: Point
+    within: Number
+    """Which of them are its own."""
+    staying: Number
+    """Which of these were so before."""
+    count: Number
+
+
+def _step(
+    ops: Ops, stage: AbstractStage, now: _Now, out: Leaves, member: Any
+) -> tuple[Leaves, Any]:
+    """``out`` with the proposals of the stage for its systems, and its state."""
+    member = member or stage.init(ops, now.point.z)
+    others = ops.xp.logical_not(now.staying)
+    here = _chosen(ops, now.staying, now.point, now.best)
+    if ops.traced or ops.xp.any(others):
+        member = stage.renew(ops, others, here, member, now.count)
+    proposal, member = stage.step(ops, here, member)
+    return tree.select(ops, now.within, proposal, out), member
+
+
+def _nothing(out: Leaves, member: Any) -> tuple[Leaves, Any]:
+    return out, member
 
 
 def _leaving(ops: Ops, point: Point, state: _State) -> Number:
     """Where a stage has had its time; not where the system is solved, or never had a residual."""
     xp = ops.xp
-    patience = xp.where(state.best < _HALF * state.start, _PATIENCE[_FIRST], _DOUBTFUL)
+    doubtful = xp.where(point.error > 100.0 * state.best, _HOPELESS, ops.scalar(_DOUBTFUL))
+    patience = xp.where(state.best < _HALF * state.start, _PATIENCE[_FIRST], doubtful)
     for stage in (_NEWTON, _SECANT, _SLOW):
         patience = xp.where(state.stage == stage, _PATIENCE[stage], patience)
     lost = xp.logical_not(point.error < _INF) & (state.stage != _NEWTON)
