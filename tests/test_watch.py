@@ -240,6 +240,13 @@ def test_another_budget_traces_nothing_anew(lab: Lab, mode: str) -> None:
     assert len(traces) == 1
 
 
+@pytest.mark.gradients
+def test_callback_of_recomputed_steps_is_refused(lab: Lab) -> None:
+    solve = lines(lab, adjoint=lab.fpi.Unrolled(checkpoint=True), callback=print)
+    with pytest.raises(lab.fpi.InputError, match=r"with Unrolled\(checkpoint=...\)"):
+        solve(lab.tensor(SLOPES), lab.tensor(START))
+
+
 @pytest.mark.framework("jax")
 def test_unjitted_jax_compiles_nothing_for_another_budget_or_callback(lab: Lab) -> None:
     from fpicore_jax import _ops
@@ -270,11 +277,39 @@ def test_under_vmap(lab: Lab, adjoint: str) -> None:
     np.testing.assert_allclose(trace, expected_trace(SLOPES, 1e-3, MOST), rtol=1e-6)
 
 
-def _vmap(lab: Lab, function: Any) -> Any:
+@pytest.mark.only("torch", "jax")
+@pytest.mark.parametrize("adjoint", ["OneStep()", "Unrolled()"])
+def test_callback_under_vmap(lab: Lab, adjoint: str) -> None:
+    """In JAX told of each sample until it stops; in PyTorch of the samples as one batch."""
+    seen: list[Progress] = []
+    made = eval(f"fpi.{adjoint}", {"fpi": lab.fpi})
+
+    def one(slope: Any) -> Any:
+        f = lambda z, s: s * z + 1.0  # noqa: E731
+        sol = lab.fpi.fixed_point(
+            f, lab.xp.zeros(2, dtype=lab.xp.float64), (slope,), solver=Picard(), rtol=1e-3,
+            adjoint=made, max_steps=MOST, on_failure="ignore", callback=seen.append,
+        )  # fmt: skip
+        return sol.stats.steps
+
+    if lab.name == "torch" and adjoint == "Unrolled()":
+        with pytest.raises(lab.fpi.InputError, match=r"expected no callback under torch\.func"):
+            _vmap(lab, one)(lab.tensor(SLOPES))
+        return
+    steps = lab.numpy(_vmap(lab, one, lab.name == "jax")(lab.tensor(SLOPES)))
+    lab.wait()
+    if lab.name == "torch":
+        assert [list(p.active) for p in seen][:2] == [[True, True, True], [True, False, True]]
+    else:
+        assert sorted(p.step for p in seen) == sorted(k for n in steps for k in range(n + 1))
+
+
+def _vmap(lab: Lab, function: Any, jit: bool = False) -> Any:
     if lab.name == "torch":
         import torch
 
         return torch.func.vmap(function)
     import jax
 
-    return jax.vmap(function)
+    mapped = jax.vmap(function)
+    return jax.jit(mapped) if jit else mapped
