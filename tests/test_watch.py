@@ -74,8 +74,9 @@ def test_trace_changes_nothing(lab: Lab, solver: str) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_trace_says_where_f_was_not_finite(lab: Lab) -> None:
-    f = lambda z: z * z * 1e200  # noqa: E731
+@pytest.mark.parametrize("factor", [1.0, 0.0], ids=["inf", "nan"])
+def test_trace_says_where_f_was_not_finite(lab: Lab, factor: float) -> None:
+    f = lambda z: z + 1.0 + (z - 10.0) * 1e200 * 1e200 * factor  # noqa: E731
     sol = lab.fpi.fixed_point(
         f, lab.tensor(np.array([10.0])), solver=Picard(), on_failure="ignore", trace=True
     )
@@ -213,6 +214,16 @@ def test_a_budget_is_as_good_as_that_many_max_steps(
 
 def _all(sol: Any) -> Any:
     return sol.value, sol.result.codes, *sol.stats[:4]
+
+
+def test_a_budget_of_one_system_far_from_its_solution(lab: Lab) -> None:
+    """The steps that take the shortest way through the loop."""
+    start = lab.tensor(np.zeros(1))
+    sol = lab.fpi.fixed_point(
+        lambda z: 0.9 * z + 1.0, start, solver=Picard(), budget=4, on_failure="ignore"
+    )
+    assert int(sol.stats.evaluations) == 5
+    assert float(sol.stats.tolerance) == pytest.approx(1e-4 * sum(0.9**j for j in range(5)))
 
 
 @pytest.mark.modes("jit", "graph", "xla")
