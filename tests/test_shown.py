@@ -108,8 +108,11 @@ def test_a_progress_bar_is_drawn(lab: Lab) -> None:
 
 
 def test_a_progress_bar_ends_with_the_solve() -> None:
-    pytest.importorskip("rich")
-    bar = ProgressBar()
+    console = pytest.importorskip("rich.console").Console
+    silent = ProgressBar(console(file=io.StringIO()))
+    silent(Progress(0, 1.0, 0.1, True))
+    assert silent._bar is None
+    bar = ProgressBar(console(file=Terminal(), force_terminal=True))
     bar(Progress(0, 1.0, 0.1, True))
     assert bar._bar is not None
     bar(Progress(1, 0.05, 0.1, False))
