@@ -170,6 +170,24 @@ def test_callback_hears_nothing_of_the_backward_pass(lab: Lab) -> None:
     assert [progress.step for progress in seen] == list(range(len(seen)))
 
 
+@pytest.mark.gradients
+def test_trace_of_the_adjoint_solve(lab: Lab) -> None:
+    """g = slope·g + v by plain iteration: the residuals, relative to v, are powers of the slope."""
+    kept: list[Any] = []
+    adjoint = lab.fpi.Implicit(
+        callback=lambda results, stats: kept.append(stats), trace=True, fallback=None, rtol=0.02
+    )
+    solve = lines(lab, solver=Picard(), adjoint=adjoint, max_steps=60)
+    lab.gradient(lambda *given: lab.xp.sum(solve(*given).value), SLOPES, START, mode=lab.swift)
+    lab.wait()
+    trace = lab.numpy(kept[-1].trace)
+    for row, slope in zip(trace, SLOPES, strict=True):
+        count = int(np.isfinite(row).sum())
+        np.testing.assert_allclose(row[:count], slope ** np.arange(1, count + 1), rtol=1e-6)
+    assert trace.shape == (3, 61)
+    assert 20 < np.isfinite(trace[2]).sum() < 40
+
+
 def test_what_a_callback_raises_ends_an_eager_solve(lab: Lab) -> None:
     def stop(progress: Progress) -> None:
         if progress.step == 2:
