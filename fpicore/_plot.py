@@ -16,7 +16,8 @@ def plot_convergence(solution: Any, ax: Any = None) -> Any:
     band. A residual that is zero or not finite is left out.
 
     Args:
-        solution: what ``fixed_point(..., trace=True)`` returned, or its stats.
+        solution: what ``fixed_point(..., trace=True)`` returned; its ``backward``, where that was
+            asked of ``Implicit(trace=True)``; or the stats of either.
         ax: the matplotlib axes to draw on; None makes a figure.
 
     Returns:

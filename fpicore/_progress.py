@@ -34,6 +34,8 @@ class ProgressBar:
 
     def __call__(self, progress: Progress) -> None:
         """Draw what is known after an evaluation."""
+        if not self._console.is_terminal:
+            return
         ratios = _listed(progress.residual), _listed(progress.tolerance)
         active = _listed(progress.active)
         worst = max([_ratio(r, t) for r, t in zip(*ratios, strict=True)])
@@ -68,8 +70,7 @@ class ProgressBar:
         self._first = worst
         bars = self._bars
         columns = bars.BarColumn(), bars.TimeElapsedColumn(), bars.TextColumn("{task.description}")
-        shown = self._console.is_terminal
-        bar = bars.Progress(*columns, console=self._console, transient=True, disable=not shown)
+        bar = bars.Progress(*columns, console=self._console, transient=True)
         self._task = bar.add_task("", total=1.0)
         bar.start()
         return bar

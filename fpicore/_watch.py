@@ -60,7 +60,7 @@ class _Seen(NamedTuple):
         return (self.carry.z, self.facts) if self.facts else self.carry.z
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Watched(Iteration):
     """An iteration that keeps its residuals, or tells of every evaluation, or both.
 
@@ -155,5 +155,12 @@ def watch(iteration: Iteration, trace: Any, callback: Any) -> Iteration:
         )
     if not trace and callback is None:
         return iteration
-    solver, tolerance, steps = iteration.solver, iteration.tolerance, iteration.max_steps
-    return Watched(solver, tolerance, steps, iteration, trace, callback is not None, callback)
+    return Watched(
+        iteration.solver,
+        iteration.tolerance,
+        iteration.max_steps,
+        inner=iteration,
+        keeps=trace,
+        tells=callback is not None,
+        callback=callback,
+    )

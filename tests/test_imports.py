@@ -137,10 +137,17 @@ def test_adjoint(path: Path) -> None:
 
 def test_verify_is_not_used_by_the_core() -> None:
     for name in core_modules():
-        assert not any(m.startswith("verify") for m in own(ROOT / "fpicore" / f"{name}.py"))
+        assert not any(
+            m.startswith(("verify", "commands")) for m in own(ROOT / "fpicore" / f"{name}.py")
+        )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "fpicore/verify").glob("*.py")), ids=str)
+COMMANDS = [
+    p for folder in ("verify", "commands") for p in (ROOT / "fpicore" / folder).glob("*.py")
+]
+
+
+@pytest.mark.parametrize("path", sorted(COMMANDS), ids=str)
 def test_verify_imports_no_framework(path: Path) -> None:
     assert foreign(path) <= {"numpy"}
 

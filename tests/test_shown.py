@@ -32,6 +32,7 @@ def test_stats_are_a_table(lab: Lab) -> None:
     assert str(halves(lab, [0.5, 0.9]).stats) == FEW
 
 
+@pytest.mark.only("numpy", "torch")
 def test_stats_of_many_systems_are_summed_up(lab: Lab) -> None:
     lines = str(halves(lab, np.linspace(0.0, 0.9, 31)).stats).splitlines()
     assert lines[0].split() == ["systems", "steps", "residual", "tolerance"]
@@ -65,6 +66,7 @@ def test_what_has_no_values_is_printed_all_the_same(lab: Lab, mode: str) -> None
     assert all("Stats(steps=" in text for text in printed)
 
 
+@pytest.mark.only("numpy", "tensorflow")
 def test_a_solution_says_how_it_went(lab: Lab) -> None:
     text = str(halves(lab, [0.5, 0.9]))
     assert text.startswith("CONVERGED (1 of 2 systems): ")
@@ -108,8 +110,11 @@ def test_a_progress_bar_is_drawn(lab: Lab) -> None:
 
 
 def test_a_progress_bar_ends_with_the_solve() -> None:
-    pytest.importorskip("rich")
-    bar = ProgressBar()
+    console = pytest.importorskip("rich.console").Console
+    silent = ProgressBar(console(file=io.StringIO()))
+    silent(Progress(0, 1.0, 0.1, True))
+    assert silent._bar is None
+    bar = ProgressBar(console(file=Terminal(), force_terminal=True))
     bar(Progress(0, 1.0, 0.1, True))
     assert bar._bar is not None
     bar(Progress(1, 0.05, 0.1, False))
@@ -148,6 +153,7 @@ def test_the_plot_has_a_line_for_each_system(lab: Lab, ax: Any) -> None:
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["system 0", "system 1"]
 
 
+@pytest.mark.only("numpy", "torch")
 def test_the_plot_of_one_system_and_of_many(lab: Lab, ax: Any) -> None:
     sol = lab.fpi.fixed_point(lambda z: 0.5 * z, lab.tensor(np.ones(2)), atol=0.1, trace=True)
     assert len(lab.fpi.plot_convergence(sol.stats, ax).get_lines()) == 2

@@ -1,5 +1,6 @@
 """The operations for accelerators, run on the CPU: the same answers as those for the CPU."""
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -127,3 +128,25 @@ def test_norms_of_float32_do_not_overflow(on_device):
     sol = fpi.fixed_point(lambda z: 0.5 * z + 1e30, torch.zeros(3), solver=fpi.Picard(), rtol=1e-5)
     assert bool(sol.converged)
     torch.testing.assert_close(sol.value, torch.full((3,), 2e30), rtol=1e-4, atol=0.0)
+
+
+def test_trace_callback_and_budget(on_device):
+    """As on the host: numbers leave the device for the callback alone."""
+
+    def run():
+        seen = []
+        slopes = torch.tensor([[0.5], [0.0], [0.9]], dtype=torch.float64)
+        sol = fpi.fixed_point(
+            lambda z: slopes * z + 1.0, 0 * slopes, solver=fpi.Picard(), rtol=1e-3, batch_ndim=1,
+            max_steps=20, budget=7, on_failure="ignore", trace=True, callback=seen.append,
+        )  # fmt: skip
+        return sol, seen
+
+    expected, expected_seen = run()
+    made = on_device()
+    sol, seen = run()
+    assert made
+    torch.testing.assert_close(sol.stats.trace, expected.stats.trace, equal_nan=True)
+    assert sol.stats.steps.tolist() == expected.stats.steps.tolist() == [7, 1, 7]
+    assert [p.step for p in seen] == [p.step for p in expected_seen] == list(range(8))
+    assert all(type(p.residual) is np.ndarray for p in seen)

@@ -94,6 +94,12 @@ def test_normalisation_in_training_is_refused() -> None:
     assert_like(run(x), iterate(f, torch.zeros_like(x), x), [x, *f.parameters()])
 
 
+def test_a_trace_is_refused() -> None:
+    run = compiled(lambda w, x: fpi.fixed_point(cell, x.new_zeros(3), (w, x), trace=True).value)
+    with pytest.raises(Exception, match="expected trace=False within fullgraph=True"):
+        run(*leaves())
+
+
 def test_closures_are_refused() -> None:
     w, x = leaves()
 

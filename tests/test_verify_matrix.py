@@ -238,7 +238,7 @@ def test_file_without_markers(
 ) -> None:
     path = tmp_path / "README.md"
     path.write_text(text, encoding="utf-8")
-    monkeypatch.setattr("fpicore.__main__.select", lambda named: (list(FRAMEWORKS), []))
+    monkeypatch.setattr("fpicore.commands.verify.select", lambda named: (list(FRAMEWORKS), []))
     assert main(["verify", "--only", "matrix", "--markdown", str(path)]) == 2
     assert "each once and in this order" in capsys.readouterr().err
     assert path.read_text(encoding="utf-8") == text

@@ -74,8 +74,9 @@ def test_trace_changes_nothing(lab: Lab, solver: str) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_trace_says_where_f_was_not_finite(lab: Lab) -> None:
-    f = lambda z: z * z * 1e200  # noqa: E731
+@pytest.mark.parametrize("factor", [1.0, 0.0], ids=["inf", "nan"])
+def test_trace_says_where_f_was_not_finite(lab: Lab, factor: float) -> None:
+    f = lambda z: z + 1.0 + (z - 10.0) * 1e200 * 1e200 * factor  # noqa: E731
     sol = lab.fpi.fixed_point(
         f, lab.tensor(np.array([10.0])), solver=Picard(), on_failure="ignore", trace=True
     )
@@ -164,9 +165,28 @@ def test_callback_under_other_adjoints(lab: Lab, adjoint: str) -> None:
 def test_callback_hears_nothing_of_the_backward_pass(lab: Lab) -> None:
     seen: list[Progress] = []
     solve = lines(lab, callback=seen.append)
-    lab.gradient(lambda *given: lab.xp.sum(solve(*given).value), SLOPES, START)
+    loss = lambda *given: lab.xp.sum(solve(*given).value)  # noqa: E731
+    lab.gradient(loss, SLOPES, START, mode=lab.swift)
     lab.wait()
     assert [progress.step for progress in seen] == list(range(len(seen)))
+
+
+@pytest.mark.gradients
+def test_trace_of_the_adjoint_solve(lab: Lab) -> None:
+    """g = slope·g + v by plain iteration: the residuals, relative to v, are powers of the slope."""
+    kept: list[Any] = []
+    adjoint = lab.fpi.Implicit(
+        callback=lambda results, stats: kept.append(stats), trace=True, fallback=None, rtol=0.02
+    )
+    solve = lines(lab, solver=Picard(), adjoint=adjoint, max_steps=60)
+    lab.gradient(lambda *given: lab.xp.sum(solve(*given).value), SLOPES, START, mode=lab.swift)
+    lab.wait()
+    trace = lab.numpy(kept[-1].trace)
+    for row, slope in zip(trace, SLOPES, strict=True):
+        count = int(np.isfinite(row).sum())
+        np.testing.assert_allclose(row[:count], slope ** np.arange(1, count + 1), rtol=1e-6)
+    assert trace.shape == (3, 61)
+    assert 20 < np.isfinite(trace[2]).sum() < 40
 
 
 def test_what_a_callback_raises_ends_an_eager_solve(lab: Lab) -> None:
@@ -194,18 +214,16 @@ def test_bad_options(lab: Lab, option: dict[str, Any], message: str) -> None:
         lines(lab, **option)(lab.tensor(SLOPES), lab.tensor(START))
 
 
-@pytest.mark.modes("eager", "jit")
+@pytest.mark.only("numpy", "torch", "tensorflow")
 @pytest.mark.parametrize(
     ("solver", "most"), [(Picard(), 4), (Anderson(), 1)], ids=["picard", "anderson"]
 )
-def test_a_budget_is_as_good_as_that_many_max_steps(
-    lab: Lab, mode: str, solver: Any, most: int
-) -> None:
+def test_a_budget_is_as_good_as_that_many_max_steps(lab: Lab, solver: Any, most: int) -> None:
     found = []
     for options in ({"budget": most}, {"max_steps": most}):
         solve = lines(lab, solver=solver, rtol=1e-9, **options)
         run = lambda *given: _all(solve(*given))  # noqa: B023,E731
-        found.append(lab.run(run, SLOPES, START, mode=mode))
+        found.append(lab.run(run, SLOPES, START))
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-12)
     assert found[0][1][2] == lab.fpi.Result.MAX_STEPS
@@ -213,6 +231,16 @@ def test_a_budget_is_as_good_as_that_many_max_steps(
 
 def _all(sol: Any) -> Any:
     return sol.value, sol.result.codes, *sol.stats[:4]
+
+
+def test_a_budget_of_one_system_far_from_its_solution(lab: Lab) -> None:
+    """The steps that take the shortest way through the loop."""
+    start = lab.tensor(np.zeros(1))
+    sol = lab.fpi.fixed_point(
+        lambda z: 0.9 * z + 1.0, start, solver=Picard(), budget=4, on_failure="ignore"
+    )
+    assert int(sol.stats.evaluations) == 5
+    assert float(sol.stats.tolerance) == pytest.approx(1e-4 * sum(0.9**j for j in range(5)))
 
 
 @pytest.mark.modes("jit", "graph", "xla")
@@ -238,6 +266,13 @@ def test_another_budget_traces_nothing_anew(lab: Lab, mode: str) -> None:
         assert codes[0] == lab.fpi.Result.MAX_STEPS
     assert steps == [3, 7, MOST, 1]
     assert len(traces) == 1
+
+
+@pytest.mark.gradients
+def test_callback_of_recomputed_steps_is_refused(lab: Lab) -> None:
+    solve = lines(lab, adjoint=lab.fpi.Unrolled(checkpoint=True), callback=print)
+    with pytest.raises(lab.fpi.InputError, match=r"with Unrolled\(checkpoint=...\)"):
+        solve(lab.tensor(SLOPES), lab.tensor(START))
 
 
 @pytest.mark.framework("jax")
@@ -270,11 +305,39 @@ def test_under_vmap(lab: Lab, adjoint: str) -> None:
     np.testing.assert_allclose(trace, expected_trace(SLOPES, 1e-3, MOST), rtol=1e-6)
 
 
-def _vmap(lab: Lab, function: Any) -> Any:
+@pytest.mark.only("torch", "jax")
+@pytest.mark.parametrize("adjoint", ["OneStep()", "Unrolled()"])
+def test_callback_under_vmap(lab: Lab, adjoint: str) -> None:
+    """In JAX told of each sample until it stops; in PyTorch of the samples as one batch."""
+    seen: list[Progress] = []
+    made = eval(f"fpi.{adjoint}", {"fpi": lab.fpi})
+
+    def one(slope: Any) -> Any:
+        f = lambda z, s: s * z + 1.0  # noqa: E731
+        sol = lab.fpi.fixed_point(
+            f, lab.xp.zeros(2, dtype=lab.xp.float64), (slope,), solver=Picard(), rtol=1e-3,
+            adjoint=made, max_steps=MOST, on_failure="ignore", callback=seen.append,
+        )  # fmt: skip
+        return sol.stats.steps
+
+    if lab.name == "torch" and adjoint == "Unrolled()":
+        with pytest.raises(lab.fpi.InputError, match=r"expected no callback under torch\.func"):
+            _vmap(lab, one)(lab.tensor(SLOPES))
+        return
+    steps = lab.numpy(_vmap(lab, one, lab.name == "jax")(lab.tensor(SLOPES)))
+    lab.wait()
+    if lab.name == "torch":
+        assert [list(p.active) for p in seen][:2] == [[True, True, True], [True, False, True]]
+    else:
+        assert sorted(p.step for p in seen) == sorted(k for n in steps for k in range(n + 1))
+
+
+def _vmap(lab: Lab, function: Any, jit: bool = False) -> Any:
     if lab.name == "torch":
         import torch
 
         return torch.func.vmap(function)
     import jax
 
-    return jax.vmap(function)
+    mapped = jax.vmap(function)
+    return jax.jit(mapped) if jit else mapped

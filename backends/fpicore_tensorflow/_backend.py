@@ -241,7 +241,7 @@ def _conclude(adjoint: Any, record: Backward | None, results: Results, stats: St
             record.note(results, stats)
         adjoint.conclude(results, stats)
     elif adjoint.callback is not None:
-        tf.py_function(_tell(adjoint), [results.codes, *stats[:4]], [])
+        tf.py_function(_tell(adjoint), [results.codes, *[x for x in stats if x is not None]], [])
 
 
 def _tell(adjoint: Any) -> Callable[..., None]:

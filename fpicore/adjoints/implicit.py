@@ -17,6 +17,7 @@ from .._solution import Result, Results, Stats
 from .._solver import AbstractLinearSolver, AbstractSolver
 from .._stopping import DEFAULT_RTOL, Tolerance, clamp_rtol
 from .._tree import Leaves
+from .._watch import watch
 from ..solvers import Anderson
 
 AnySolver = AbstractSolver | AbstractLinearSolver
@@ -52,6 +53,9 @@ class Implicit(AbstractPullBack):
             traced JAX warns through a host callback, other traced code cannot.
         callback: called with (results, stats) of each adjoint solve: at once in eager
             frameworks, through a host callback in traced JAX and in a tf.function (not XLA).
+        trace: keep the residual of every product of that solve, relative to ‖v‖, in its stats, as
+            for ``fixed_point``: ``solution.backward.stats.trace`` in eager frameworks. That of the
+            last solve with ``solver``; None where that is `GMRES`, and without the fallback.
 
     Raises:
         InputError: an attribute is not usable.
@@ -66,6 +70,7 @@ class Implicit(AbstractPullBack):
     exact: ClassVar[bool] = True
     on_failure: str = "warn"
     callback: Callable[[Results, Stats], Any] | None = None
+    trace: bool = False
 
     def __post_init__(self) -> None:
         for name in ("solver", "fallback"):
@@ -80,6 +85,8 @@ class Implicit(AbstractPullBack):
             check_count("max_steps", self.max_steps, 1)
         if not isinstance(self.reuse, bool):
             raise InputError(f"expected reuse to be True or False, received {self.reuse!r}")
+        if not isinstance(self.trace, bool):
+            raise InputError(f"expected trace to be True or False, received {self.trace!r}")
         if self.reuse and isinstance(self.solver, AbstractLinearSolver):
             raise InputError(
                 "expected a solver such as Anderson() with reuse=True, received "
@@ -109,6 +116,7 @@ class Implicit(AbstractPullBack):
             right=tree.scale(ops, 1.0 / size, v),
             tolerance=tolerance,
             max_steps=self.max_steps or forward.iteration.max_steps,
+            trace=self.trace,
         )
         solver = self.solver or self._inherited(forward)
         if self.reuse and forward.memory is not None and isinstance(solver, AbstractSolver):
@@ -138,6 +146,7 @@ class _Equation(NamedTuple):
     right: Leaves
     tolerance: Tolerance
     max_steps: int
+    trace: bool
 
     def map(self, g: Leaves) -> Leaves:
         """One evaluation of the right-hand side."""
@@ -154,7 +163,7 @@ class _Equation(NamedTuple):
             return LinearIteration(solver, self.tolerance, self.max_steps).iterate(
                 ops, self.product, right
             )
-        iteration = Iteration(solver, self.tolerance, self.max_steps)
+        iteration = watch(Iteration(solver, self.tolerance, self.max_steps), self.trace, None)
         return iteration.iterate(ops, self.map, start, active)
 
     def preconditioned(
