@@ -139,8 +139,8 @@ class _Equation(NamedTuple):
     tolerance: Tolerance
     max_steps: int
 
-    def map(self, g: Leaves) -> Leaves:
-        """One evaluation of the right-hand side."""
+    def __call__(self, g: Leaves) -> Leaves:
+        """One evaluation of the right-hand side. Itself the map, its tensors can be told."""
         return tree.add(self.product(g), self.right)
 
     def solve(
@@ -155,7 +155,7 @@ class _Equation(NamedTuple):
                 ops, self.product, right
             )
         iteration = Iteration(solver, self.tolerance, self.max_steps)
-        return iteration.iterate(ops, self.map, start, active)
+        return iteration.iterate(ops, self, start, active)
 
     def preconditioned(
         self, ops: Ops, solver: AbstractSolver, estimate: Product
@@ -167,7 +167,7 @@ class _Equation(NamedTuple):
         """
 
         def shifted(g: Leaves) -> Leaves:
-            return tree.add(g, estimate(tree.subtract(self.map(g), g)))
+            return tree.add(g, estimate(tree.subtract(self(g), g)))
 
         iteration = Iteration(solver, self.tolerance, self.max_steps)
         first = iteration.iterate(ops, shifted, estimate(self.right))
