@@ -35,7 +35,7 @@ from ._split import halves
 from ._staged_ops import Fixed, StagedOps
 
 _HOWS: dict[str, type[Program]] = {"compiled": Compiled, "captured": Captured}
-_TOGETHER = {"compiled": 4, "captured": 1}
+TOGETHER = {"compiled": 4, "captured": 1}
 """Steps in a program: to call one costs as much as a small step."""
 _MOST = 64
 """Programs kept; the oldest goes first."""
@@ -85,7 +85,7 @@ class Staged:
 
     def ops(self, ops: Any, device: torch.device) -> StagedOps:
         """Like these operations, but that their loop runs programs."""
-        return StagedOps(self, ops.batch_ndim, ops.eps, device, _TOGETHER[self.how])
+        return StagedOps(self, ops.batch_ndim, ops.eps, device, TOGETHER[self.how])
 
     def read(self, problem: Problem, frozen: Frozen, z: Leaves) -> "Map":
         """f as it is now, as data.
@@ -94,7 +94,7 @@ class Staged:
             InputError: there is autocast around the solve.
             MapError: f is not one graph, or has effects.
         """
-        if torch.is_autocast_enabled(z[0].device.type):
+        if frozen.autocast:
             raise InputError(
                 "expected no autocast around a solve with a staged f, received one; enter "
                 "torch.autocast within f and return the dtype of z"

@@ -141,7 +141,7 @@ class StagedOps(TorchDeviceOps):
         self._alive = process.active(self, carry)
         new = process.update(self, carry, f(carry.z))
         # Nobody looks at z once all systems have stopped, and the answer does not change then.
-        free = {name: getattr(new, name) for name in ("z", "value")}
+        free = {"z": new.z, "value": new.value} if hasattr(new, "value") else {}
         kept = _chosen(self._alive, new._replace(**dict.fromkeys(free, ())), carry)
         self._alive = None
         return kept._replace(**free)
