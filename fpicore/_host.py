@@ -102,6 +102,7 @@ class HostNumbers:
     """Numbers, small solves and control flow of an eager framework; leaves are the adapter's."""
 
     traced = False
+    roomy = False
     xp = HostNamespace
 
     def __init__(self, batch_ndim: int, eps: float) -> None:

@@ -91,6 +91,11 @@ class Ops(Protocol):
         ...
 
     @property
+    def roomy(self) -> bool:
+        """True where ``dot`` of a leaf with itself neither over- nor underflows."""
+        ...
+
+    @property
     def xp(self) -> Any:
         """Namespace of numbers, a `Numbers`."""
         ...

@@ -54,6 +54,8 @@ def euclidean(ops: Ops, x: Leaves, precision: Precision) -> Number:
     squares = ops.dot(x[0], x[0]) if len(x) == 1 else tree.dot(ops, x, x)
     if squares.__class__ is float and precision.tiny < squares < precision.huge:
         return squares**0.5  # one system on the host: spare it the machinery of masks
+    if ops.roomy:
+        return ops.xp.sqrt(squares)
     safe = (precision.tiny < squares) & (squares < precision.huge)
     if not ops.traced and ops.xp.all(safe):
         return ops.xp.sqrt(squares)

@@ -6,8 +6,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import fpicore_torch as fpi  # noqa: E402
+from fpicore_torch import _device, _programs  # noqa: E402
 from fpicore_torch._backend import TorchBackend  # noqa: E402
 from fpicore_torch._device import TorchDeviceOps  # noqa: E402
+
+from .accelerators import Stand  # noqa: E402
 
 pytestmark = pytest.mark.framework("torch")
 
@@ -150,3 +153,75 @@ def test_trace_callback_and_budget(on_device):
     assert sol.stats.steps.tolist() == expected.stats.steps.tolist() == [7, 1, 7]
     assert [p.step for p in seen] == [p.step for p in expected_seen] == list(range(8))
     assert all(type(p.residual) is np.ndarray for p in seen)
+
+
+class Reads(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts what makes the host wait for a device: values of tensors that Python asks for."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        self.count += name in ("_local_scalar_dense", "is_nonzero", "equal", "nonzero")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("solver", [*SOLVERS, fpi.Anderson(kind=1), fpi.Broyden(3, "bad")], ids=str)
+@pytest.mark.parametrize("batch_ndim", [0, 1])
+def test_no_step_waits_for_the_device(solver, batch_ndim, on_device, monkeypatch):
+    """The flag is read behind the next step; answer and counts are those of a test at each step."""
+    weight, shift = layer(8, torch.float32)
+    calls = []
+
+    def f(z):
+        calls.append(reads.count)
+        return torch.tanh(z @ weight.detach() + shift)
+
+    def run():
+        calls.clear()
+        with torch.no_grad(), reads:
+            sol = fpi.fixed_point(f, torch.zeros(5, 8), solver=solver, batch_ndim=batch_ndim)
+        return sol, list(calls)
+
+    on_device()
+    reads = Reads()
+    expected, counted = run()
+    stand = Stand()
+    monkeypatch.setattr(_device, "accelerator", lambda device: stand)
+    sol, seen = run()
+    assert len(seen) == len(counted) + _programs.AHEAD == sol.stats.evaluations + _programs.AHEAD
+    assert min(stand.behind) > _programs.AHEAD
+    assert seen[1] == seen[-1]  # the first evaluation looks for random numbers
+    assert counted[1] < counted[-1]
+    assert torch.equal(sol.value, expected.value)
+    for one, other in zip(sol.stats, expected.stats, strict=True):
+        assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
+
+
+@pytest.mark.parametrize("solver", [fpi.Anderson(2), fpi.Broyden(3)], ids=str)
+def test_memory_after_steps_behind_the_last(solver, on_device, monkeypatch):
+    """What Implicit(reuse=True) takes from the solve is not touched by a step too many."""
+    weight, shift = layer(8, torch.float64)
+
+    def run():
+        sol = fpi.fixed_point(
+            lambda z: torch.tanh(z @ weight + shift),
+            torch.zeros(5, 8, dtype=torch.float64),
+            solver=solver,
+            adjoint=fpi.Implicit(reuse=True),
+        )
+        return torch.autograd.grad(sol.value.sum(), weight)[0], sol.backward.stats.steps
+
+    on_device()
+    expected, steps = run()
+    monkeypatch.setattr(_device, "accelerator", lambda device: Stand())
+    gradient, again = run()
+    assert torch.equal(gradient, expected)
+    assert torch.equal(torch.as_tensor(steps), torch.as_tensor(again))
+
+
+@pytest.mark.parametrize(("eps", "roomy"), [(2.0**-23, True), (2.0**-52, False)])
+def test_whether_squares_may_overflow(eps, roomy):
+    assert TorchDeviceOps(0, eps, torch.device("cpu")).roomy == roomy

@@ -62,6 +62,7 @@ class JaxOps:
     axes: Axes = ()
     """Of a mesh under shard_map, along which the state varies."""
     traced = True
+    roomy = False
     xp = JaxNumbers
 
     def dot(self, a: Array, b: Array) -> Array:

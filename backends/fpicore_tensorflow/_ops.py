@@ -189,6 +189,7 @@ class TensorFlowGraphOps(_Leaves):
     """In a tf.function: numbers are tensors, control flow is staged."""
 
     traced = True
+    roomy = False
 
     def __init__(self, batch_ndim: int, eps: float, dtype: Any) -> None:
         """``dtype`` is that of the numbers."""

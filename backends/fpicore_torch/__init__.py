@@ -15,6 +15,7 @@ from fpicore import Anderson, bind
 from ._backend import TorchBackend
 from ._evaluation import outside_compile as _outside_compile
 from ._graph import in_one_graph as _in_one_graph
+from ._staged import Staged as Staged
 
 _functions = bind(TorchBackend(), Anderson())
 

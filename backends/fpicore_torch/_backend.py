@@ -36,6 +36,7 @@ from ._ops import TorchOps
 from ._products import Linearization
 from ._recorded import TorchRecordedOps
 from ._reversed import reversed_solve
+from ._staged import Line, Staged
 
 T = TypeVar("T")
 
@@ -81,7 +82,9 @@ class TorchBackend:
             )
         if device.type == "cpu":
             return TorchOps(batch_ndim, eps)
-        return TorchDeviceOps(batch_ndim, eps, device)
+        ops = TorchDeviceOps(batch_ndim, eps, device)
+        ops.roomy &= not any(leaf.dtype in (torch.float64, torch.complex128) for leaf in leaves)
+        return ops
 
     @outside_compile
     def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack) -> Outcome:
@@ -96,7 +99,10 @@ class TorchBackend:
         device = problem.leaves[0].device.type
         with torch.no_grad(), without_autocast(device) as resume:
             start = tuple([leaf.detach() for leaf in problem.leaves])
-            f = resume(watched(frozen))
+            f, line = resume(watched(frozen)), None
+            if isinstance(problem.f, Staged):
+                f = problem.f.read(problem, frozen, start)
+                ops = problem.f.ops(ops, start[0].device)
             z, results, stats, memory = passage(ops, start)(iteration.run, f, start, problem.budget)
             # f may have returned a tensor that the caller holds, and z0 may be the answer.
             z = tuple([leaf.clone() for leaf in z])
@@ -104,7 +110,9 @@ class TorchBackend:
         if torch.is_grad_enabled():
             backward = Backward()
             forward = adjoint.forward(iteration, memory)
-            z = attach(self, problem, frozen, forward, adjoint, z, backward)
+            if isinstance(problem.f, Staged):
+                line = problem.f.line(f, z)
+            z = attach(self, problem, frozen, forward, adjoint, z, backward, line)
         else:
             frozen.take_effect(z)
         return z, results, stats, _aux(problem, frozen, z), backward
@@ -181,6 +189,7 @@ def attach(
     adjoint: AbstractPullBack,
     value: Leaves,
     record: Backward,
+    staged: Line | None = None,
 ) -> Leaves:
     """value, with the pull-back of the fixed point exact to ``adjoint.order``."""
     inputs = tuple(leaf.clone().requires_grad_() for leaf in value)
@@ -196,10 +205,18 @@ def attach(
     line = Linearization(outputs, inputs)
 
     def solve(v: Leaves, tangent: bool) -> Leaves:
+        ops = backend.ops(value, problem.batch_ndim)
+        if staged is not None and not tangent:
+            with torch.no_grad():
+                found = staged.pull_back(ops, adjoint, v, forward)
+            return concluded(*found)
         product = line.jvp if tangent else line.vjp
-        way = passage(backend.ops(value, problem.batch_ndim), v)
+        way = passage(ops, v)
         with without_autocast(value[0].device.type) as resume:
-            g, results, stats = way(adjoint.pull_back, resume(product), v, forward, tangent)
+            found = way(adjoint.pull_back, resume(product), v, forward, tangent)
+        return concluded(*found)
+
+    def concluded(g: Leaves, results: Results, stats: Stats) -> Leaves:
         record.note(results, stats)
         adjoint.conclude(results, stats)
         return g

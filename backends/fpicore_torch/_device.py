@@ -1,9 +1,10 @@
-"""Ops for tensors on an accelerator: numbers stay there, so that a step does not wait for it.
+"""Ops for tensors on an accelerator: numbers stay there, so that no step waits for it.
 
-The one synchronisation of a step is the stop test. Step counts are the same for every system and
-known to the host, so slots and counters are Python numbers.
+The stop test is read behind the next step, see `_programs.py`. Step counts are the same for every
+system and known to the host, so slots and counters are Python numbers.
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from fpicore import Process
 
 from ._ops import History, TorchOps
+from ._programs import AHEAD, accelerator
 
 
 class DeviceNumbers:
@@ -83,6 +85,9 @@ class TorchDeviceOps(TorchOps):
         self._kind = torch.float32 if device.type == "mps" else torch.float64
         self._device = device
         self.xp = DeviceNumbers(device, self._kind)
+        # Squares of narrower leaves are summed in float64.
+        self.roomy = self._kind is torch.float64 and eps > 2.0**-40
+        self._alive: Tensor | None = None
 
     def dot(self, a: Tensor, b: Tensor) -> Tensor:
         """Per system Re Σ conj(a)·b."""
@@ -100,6 +105,19 @@ class TorchDeviceOps(TorchOps):
         empty.whole.zero_()
         return empty._replace(matrix=empty.whole, columns=empty.whole.mT)
 
+    def store(self, history: History, slot: Any, leaf: Tensor) -> History:
+        """Overwrite a slot, unless this step comes after the last."""
+        place = history.slots[int(slot)]
+        if self._alive is None:
+            place.copy_(leaf)
+        else:
+            torch.where(self._alive, leaf, place, out=place)
+        return history
+
+    def difference(self, history: History, slot: Any, a: Tensor, b: Tensor) -> Tensor:
+        """a − b; whether it is to be stored is not known yet."""
+        return a - b
+
     def numbers(self, leaf: Tensor, fill: float, shape: tuple[int, ...] = ()) -> Tensor:
         """A filled tensor on the device."""
         full = (*leaf.shape[: self.batch_ndim], *shape)
@@ -110,12 +128,32 @@ class TorchDeviceOps(TorchOps):
         right = right.expand(matrix.shape[:-1])
         return torch.linalg.solve_ex(matrix, right[..., None])[0][..., 0]
 
+    def cond(self, predicate: Any, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+        """Both, and a choice on the device: Python would have to wait for the predicate."""
+        if not isinstance(predicate, Tensor):
+            return true() if predicate else false()
+        return chosen(predicate, true(), false())
+
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
-        """Python's while; reading the stop flag is the only wait."""
+        """Python's while, whose test is read when the next step is already under way."""
         update, active = process.update, process.active
-        while active(self, carry):
-            carry = update(self, carry, f(carry.z))
-        return carry
+        seam = accelerator(self._device)
+        if seam is None:
+            while active(self, carry):
+                carry = update(self, carry, f(carry.z))
+            return carry
+        posted: deque[tuple[Any, Callable[[], bool]]] = deque()
+        try:
+            while True:
+                self._alive = active(self, carry)
+                posted.append((carry, seam.post(self._alive)))
+                if len(posted) > AHEAD:
+                    earlier, read = posted.popleft()
+                    if not read():
+                        return earlier
+                carry = update(self, carry, f(carry.z))
+        finally:
+            self._alive = None
 
     def tell(self, receive: Callable[..., Any], numbers: tuple[Any, ...]) -> None:
         """Waits for the device."""
@@ -143,3 +181,14 @@ class TorchDeviceOps(TorchOps):
             return s
         column = s.view((*s.shape, *(1,) * (a.ndim - self.batch_ndim)))
         return column if column.dtype == torch.bool else column.to(a.real.dtype)
+
+
+def chosen(flag: Tensor, new: Any, old: Any) -> Any:
+    """The new tree or the old one; what is no tensor is alike in both."""
+    if isinstance(new, Tensor):
+        return torch.where(flag, new, old)
+    if isinstance(new, tuple):
+        parts = [chosen(flag, a, b) for a, b in zip(new, old, strict=True)]
+        named: Any = type(new)
+        return named(*parts) if hasattr(new, "_fields") else tuple(parts)
+    return new

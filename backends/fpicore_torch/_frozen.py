@@ -35,8 +35,8 @@ class Frozen:
         """Look for buffers; the generators are looked at by the first evaluation."""
         self._map, self._device = problem.map, problem.leaves[0].device
         self._kind = self._device.type
-        self._autocast = torch.is_autocast_enabled(self._kind)
-        self._narrow = torch.get_autocast_dtype(self._kind) if self._autocast else None
+        self.autocast = torch.is_autocast_enabled(self._kind)
+        self._narrow = torch.get_autocast_dtype(self._kind) if self.autocast else None
         self._buffers = list(written(problem.f, problem.args))
         self._contents: States = []
         self._before: States | None = None
@@ -47,15 +47,15 @@ class Frozen:
 
     def __call__(self, z: Leaves) -> Leaves:
         """f(z)."""
-        if self.plain and torch.is_autocast_enabled(self._kind) == self._autocast:
+        if self.plain and torch.is_autocast_enabled(self._kind) == self.autocast:
             return self._map(z)
         return self._cast(z) if self._lasts else self.run(self._cast, z)
 
     def _cast(self, z: Leaves) -> Leaves:
         """f(z), in the autocast state of the solve, which a backward pass need not share."""
-        if torch.is_autocast_enabled(self._kind) == self._autocast:
+        if torch.is_autocast_enabled(self._kind) == self.autocast:
             return self._map(z)
-        with torch.autocast(self._kind, dtype=self._narrow, enabled=self._autocast):
+        with torch.autocast(self._kind, dtype=self._narrow, enabled=self.autocast):
             return self._map(z)
 
     def lasting(self, f: Callable[[Leaves], Result], z: Leaves) -> Result:

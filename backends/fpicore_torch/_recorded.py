@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from fpicore import DerivativeError, InputError, Process, map_leaves
 
-from ._device import TorchDeviceOps
+from ._device import TorchDeviceOps, chosen
 from ._evaluation import agree
 from ._levels import is_batched, is_wrapped
 
@@ -67,17 +67,6 @@ def _any(flag: Any) -> bool:
     return bool(AnyTrue.apply(flag) if _is_batched(flag) else flag)
 
 
-def _where(flag: Tensor, new: Any, old: Any) -> Any:
-    """The new carry or the old one, by sample; what is no tensor is alike in all."""
-    if isinstance(new, Tensor):
-        return torch.where(flag, new, old)
-    if isinstance(new, tuple):
-        parts = [_where(flag, a, b) for a, b in zip(new, old, strict=True)]
-        named: Any = type(new)
-        return named(*parts) if hasattr(new, "_fields") else tuple(parts)
-    return new
-
-
 class TorchRecordedOps(TorchDeviceOps):
     """For `Unrolled`, on any device; ``segment`` steps are recomputed as one, if given."""
 
@@ -116,8 +105,8 @@ class TorchRecordedOps(TorchDeviceOps):
     def cond(self, predicate: Any, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
         """Python's if; under vmap both, and a choice by sample."""
         if _is_batched(predicate):
-            return _where(predicate, true(), false())
-        return super().cond(predicate, true, false)
+            return chosen(predicate, true(), false())
+        return true() if predicate else false()
 
     def cut(self, tree: Any, keep: Tensor | None = None) -> Any:
         """By detaching; a history is a tuple of leaves."""
@@ -136,7 +125,7 @@ class TorchRecordedOps(TorchDeviceOps):
             while most > 0 and _any(active := process.active(self, carry)):
                 new = process.update(self, carry, f(carry.z))
                 # Under vmap the samples that have stopped wait for the others.
-                carry = _where(active, new, carry) if _is_batched(active) else new
+                carry = chosen(active, new, carry) if _is_batched(active) else new
                 most -= 1
             return carry
 

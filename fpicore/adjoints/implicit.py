@@ -148,8 +148,8 @@ class _Equation(NamedTuple):
     max_steps: int
     trace: bool
 
-    def map(self, g: Leaves) -> Leaves:
-        """One evaluation of the right-hand side."""
+    def __call__(self, g: Leaves) -> Leaves:
+        """One evaluation of the right-hand side. Itself the map, its tensors can be told."""
         return tree.add(self.product(g), self.right)
 
     def solve(
@@ -164,7 +164,7 @@ class _Equation(NamedTuple):
                 ops, self.product, right
             )
         iteration = watch(Iteration(solver, self.tolerance, self.max_steps), self.trace, None)
-        return iteration.iterate(ops, self.map, start, active)
+        return iteration.iterate(ops, self, start, active)
 
     def preconditioned(
         self, ops: Ops, solver: AbstractSolver, estimate: Product
@@ -176,7 +176,7 @@ class _Equation(NamedTuple):
         """
 
         def shifted(g: Leaves) -> Leaves:
-            return tree.add(g, estimate(tree.subtract(self.map(g), g)))
+            return tree.add(g, estimate(tree.subtract(self(g), g)))
 
         iteration = Iteration(solver, self.tolerance, self.max_steps)
         first = iteration.iterate(ops, shifted, estimate(self.right))

@@ -1,0 +1,229 @@
+"""PyTorch: staged steps give what eager steps give, whatever has changed since they were made.
+
+Programs run as FX graphs: inductor takes seconds, and a CUDA graph a GPU.
+"""
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import fpicore_torch as fpi  # noqa: E402
+from fpicore_torch import _device, _programs, _staged, _staged_ops  # noqa: E402
+
+from .accelerators import Stand  # noqa: E402
+
+pytestmark = pytest.mark.framework("torch")
+
+CASES = [
+    (fpi.Picard(), 0, "compiled"),
+    (fpi.Picard(0.9), 1, "captured"),
+    (fpi.Anderson(3), 0, "captured"),
+    (fpi.Anderson(2, 0.9), 1, "compiled"),
+    (fpi.Anderson(2, kind=1), 0, "compiled"),
+    (fpi.Broyden(3), 1, "captured"),
+    (fpi.Broyden(4, "bad"), 0, "compiled"),
+]
+HOWS = ["compiled", "captured"]
+OPTIONS = {"rtol": 1e-12, "max_steps": 200}
+
+
+@pytest.fixture
+def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
+    """Compiled programs are the graphs themselves; captured ones are replayed by the stand-in."""
+    made = Stand()
+    monkeypatch.setattr(_staged, "TOGETHER", dict.fromkeys(HOWS, 1))
+    monkeypatch.setattr(_programs, "compiled", lambda graph, examples: graph.forward)
+    for module in (_programs, _device, _staged_ops):
+        monkeypatch.setattr(module, "accelerator", lambda device: made)
+    return made
+
+
+class Layer(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        weight = 0.15 * torch.randn(6, 6, generator=generator, dtype=torch.float64)
+        self.weight, self.gain = torch.nn.Parameter(weight), 1.0
+
+    def forward(self, z: Any, x: Any) -> Any:
+        return {"b": torch.tanh(self.gain * z["a"] @ self.weight + x), "a": 0.5 * z["b"] + x}
+
+
+def start(rows: int = 4) -> dict[str, Any]:
+    return {key: torch.zeros(rows, 6, dtype=torch.float64) for key in "ab"}
+
+
+def given(rows: int = 4, seed: int = 1) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, 6, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+def both(f: Any, x: Any, weight: Any, **options: Any) -> tuple[Any, Any, Any]:
+    sol = fpi.fixed_point(f, start(len(x)), (x,), **(OPTIONS | options))
+    loss = sol.value["a"].square().sum() + sol.value["b"].sum()
+    return sol, sol.value, torch.autograd.grad(loss, [weight, x])
+
+
+def check(layer: Layer, f: Any, x: Any, **options: Any) -> Any:
+    """The staged f is as good as the layer itself."""
+    expected, value, gradients = both(layer, x, layer.weight, **options)
+    sol, staged, found = both(f, x, layer.weight, **options)
+    torch.testing.assert_close(staged, value, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found, gradients, rtol=1e-9, atol=1e-9)
+    for name in ("steps", "evaluations"):
+        there, here = (torch.as_tensor(getattr(s.stats, name)) for s in (expected, sol))
+        assert (there - here).abs().max() <= 1, name
+    assert torch.as_tensor(sol.converged).all()
+    return sol
+
+
+@pytest.mark.parametrize(("solver", "batch_ndim", "how"), CASES, ids=str)
+def test_as_the_eager_step(solver: Any, batch_ndim: int, how: str, stand: Stand) -> None:
+    layer = Layer()
+    check(layer, fpi.Staged(layer, how), given(), solver=solver, batch_ndim=batch_ndim)
+    assert min(stand.behind) > _programs.AHEAD
+    assert bool(stand.replayed) == (how == "captured")
+
+
+def test_several_steps_in_a_program(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last ones come after the end, and change nothing."""
+    monkeypatch.setattr(_staged, "TOGETHER", dict.fromkeys(HOWS, 3))
+    slopes = torch.linspace(-0.7, 0.7, 5, dtype=torch.float64)
+    known = None
+    for most in range(5, 8):
+        f = fpi.Staged(lambda z: slopes * z + 1.0)
+        zero = torch.zeros(5, dtype=torch.float64)
+        options = {"solver": fpi.Anderson(2), "on_failure": "ignore", "max_steps": most}
+        sol = fpi.fixed_point(f, zero, rtol=1e-13, **options)
+        expected = fpi.fixed_point(f.f, zero, rtol=1e-13, **options)
+        assert sol.stats.evaluations == expected.stats.evaluations == most + 1
+        torch.testing.assert_close(sol.value, expected.value)
+        assert known is None or not torch.equal(known, sol.value)
+        known = sol.value
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_never_stale(how: str, stand: Stand) -> None:
+    """Args, parameters in place and replaced, numbers, other shapes."""
+    layer = Layer()
+    f = fpi.Staged(layer, how)
+    check(layer, f, given())
+    known = stand.captured
+    check(layer, f, given(seed=2))
+    with torch.no_grad():
+        layer.weight.mul_(-0.5)
+    check(layer, f, given())
+    assert stand.captured == known  # nothing was made anew
+    layer.weight = torch.nn.Parameter(layer.weight.detach() + 0.01)
+    check(layer, f, given())
+    layer.gain = 0.7
+    check(layer, f, given())
+    check(layer, f, given(rows=3))
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_closures_are_looked_at_again(how: str, stand: Stand) -> None:
+    slope, shift = torch.tensor(0.5), 1.0
+    f = fpi.Staged(lambda z: slope * z + shift, how)
+    found = []
+    for slope, shift in ((torch.tensor(0.5), 1.0), (torch.tensor(-0.5), 1.0), (slope, 3.0)):  # noqa: B007, B020
+        found.append(fpi.fixed_point(f, torch.zeros(3), rtol=1e-6).value[0].item())
+    torch.testing.assert_close(found, [2.0, 2.0 / 3.0, 6.0], rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("adjoint", [fpi.Neumann(4), fpi.OneStep(), fpi.Implicit(reuse=True),
+                                     fpi.Implicit(solver=fpi.GMRES(5))], ids=str)  # fmt: skip
+def test_adjoints(adjoint: Any, stand: Stand) -> None:
+    layer = Layer()
+    check(layer, fpi.Staged(layer), given(), adjoint=adjoint)
+
+
+def test_unrolled_and_higher_derivatives_evaluate_f_as_it_stands(stand: Stand) -> None:
+    layer = Layer()
+    check(layer, fpi.Staged(layer), given(), adjoint=fpi.Unrolled())
+    x = given()
+
+    def curvature(f: Any) -> Any:
+        value = fpi.fixed_point(f, start(), (x,), **OPTIONS).value["a"]
+        (first,) = torch.autograd.grad(value.square().sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), x)[0]
+
+    torch.testing.assert_close(curvature(fpi.Staged(layer)), curvature(layer), rtol=1e-8, atol=1e-8)
+
+
+def test_broken_system_and_what_the_adjoint_says(stand: Stand) -> None:
+    slope = torch.tensor([[0.5], [float("nan")], [-0.9], [10.0]], dtype=torch.float64)
+    f = fpi.Staged(lambda z: slope * z + 1.0)
+    with pytest.warns(fpi.ConvergenceWarning):
+        sol = fpi.fixed_point(f, torch.zeros(4, 3, dtype=torch.float64), batch_ndim=1)
+    assert sol.converged.tolist()[::2] == [True, True]
+    assert sol.result.codes.tolist()[1] == fpi.Result.NONFINITE
+    torch.testing.assert_close(sol.value[0], torch.full((3,), 2.0, dtype=torch.float64))
+
+
+def test_what_was_written_to_before_the_gradient(stand: Stand) -> None:
+    layer = Layer()
+    x = given()
+    sol = fpi.fixed_point(fpi.Staged(layer), start(), (x,), **OPTIONS)
+    with torch.no_grad():
+        layer.weight.mul_(0.5)
+    with pytest.raises((fpi.DerivativeError, RuntimeError), match="written to|inplace"):
+        sol.value["a"].sum().backward()
+
+
+def dropped(z: Any) -> Any:
+    return 0.5 * torch.nn.functional.dropout(z + 1.0, 0.5)
+
+
+def branching(z: Any) -> Any:
+    return 0.5 * z + 1.0 if z.sum() < 1.0 else 0.4 * z
+
+
+COUNTER = torch.zeros(())
+
+
+def counting(z: Any) -> Any:
+    COUNTER.add_(1.0)
+    return 0.5 * z + 1.0
+
+
+@pytest.mark.parametrize("f", [dropped, branching, counting], ids=lambda f: f.__name__)
+def test_refused(f: Any, stand: Stand) -> None:
+    with pytest.raises(fpi.MapError, match="staged f"):
+        fpi.fixed_point(fpi.Staged(f), torch.zeros(3))
+
+
+def test_refused_around_it() -> None:
+    with pytest.raises(fpi.InputError, match="how"):
+        fpi.Staged(dropped, "jitted")
+    with pytest.raises(fpi.InputError, match="CUDA"):
+        fpi.fixed_point(fpi.Staged(lambda z: 0.5 * z + 1.0, "captured"), torch.zeros(3))
+    staged = fpi.Staged(lambda z: 0.5 * z + 1.0)
+    with pytest.raises(fpi.InputError, match="autocast"), torch.autocast("cpu"):
+        fpi.fixed_point(staged, torch.zeros(3))
+
+
+def test_programs_are_freed_with_their_owner(stand: Stand) -> None:
+    layer = Layer()
+    f = fpi.Staged(layer, "captured")
+    check(layer, f, given())
+    kept = [weakref.ref(x) for x in f._made.values() if isinstance(x, _programs.Program)]
+    assert len(kept) >= 2
+    del f
+    gc.collect()
+    assert [x() for x in kept] == [None] * len(kept)
+
+
+def test_by_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_staged, "TOGETHER", {"compiled": 2})
+    slope = torch.linspace(-0.5, 0.5, 33)
+    f = fpi.Staged(lambda z, x: slope * torch.tanh(z) + x)
+    for x in (torch.ones(33), torch.zeros(33) - 2.0):
+        with torch.no_grad():
+            sol = fpi.fixed_point(f, torch.zeros(33), (x,), solver=fpi.Picard(), rtol=1e-5)
+        torch.testing.assert_close(slope * torch.tanh(sol.value) + x, sol.value, rtol=1e-4, atol=1e-4)
+        assert isinstance(sol.stats.evaluations, int)
