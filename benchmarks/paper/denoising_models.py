@@ -1,7 +1,8 @@
 """Models of a clean picture given a noisy one: FPI_GD, FPI_NN, and the same two cells unrolled.
 
 Jeon, Lee, Choi, arXiv 2002.02868. Pictures are (pictures, height, width, channels) in units, see
-pictures.py; a batch holds "noisy" and "level", log(σ/25), one number a picture.
+pictures.py; a batch holds "noisy", "level", log(σ/25), one number a picture, and what
+denoising_clues.py finds: "similar" and "clues".
 """
 
 from collections.abc import Callable
@@ -10,15 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from fpicore import Broyden
+
+from .denoising_clues import CLUES, FILTERS, look, waves
 from .frameworks import Arrays, Framework
 
-SIDE = 5
-"""Of the filters of FPI_GD, 24 in number."""
-WIDE, CHANNELS = 7, 24
-"""Of the filters of FPI_NN, and their number: a step costs about as much as one of FPI_GD."""
 RTOL = 3e-4
-MAX_STEPS, MOST_STEPS = 60, 200
+MAX_STEPS, MOST_STEPS = 80, 200
 """In training, where one patch in thousands is not worth more, and in a test."""
+NARROW, WIDE = (2.5, -1.0), (1.35, -1.65)
+"""Logarithms of widths and weights that the fixed points and the unrolled cells begin with; each
+is the better on the validation pictures. Nearly |k ∗ z| is too stiff for ten steps, and a wide
+penalty leaves a fixed point with noise where the picture is smooth."""
 
 Posed = tuple[Callable[..., Any], Any, tuple[Any, ...]]
 
@@ -27,8 +31,8 @@ Posed = tuple[Callable[..., Any], Any, tuple[Any, ...]]
 class Cell:
     """A map whose fixed point, or whose k-fold image of the start, is the clean picture."""
 
-    initial: Callable[[int], Arrays]
-    """Parameters, given a seed."""
+    initial: Callable[[int, tuple[float, float]], Arrays]
+    """Parameters, given a seed and the logarithms of widths and weights."""
     pose: Callable[[Framework, Any, Any], Posed]
     """(framework, parameters, batch) ↦ the map, its start and its further arguments."""
 
@@ -39,6 +43,10 @@ class Model:
 
     cell: Cell
     steps: int | None = None
+
+    def initial(self, seed: int) -> Arrays:
+        """Parameters to begin with."""
+        return self.cell.initial(seed, NARROW if self.steps is None else WIDE)
 
     def restore(
         self, framework: Framework, p: Any, batch: Any, adjoint: Any, max_steps: int = MAX_STEPS
@@ -53,6 +61,7 @@ class Model:
             f,
             start,
             args,
+            solver=Broyden(),
             adjoint=adjoint,
             rtol=RTOL,
             max_steps=max_steps,
@@ -63,95 +72,99 @@ class Model:
         return solution.value, figures
 
 
-def _waves(side: int, seed: int) -> np.ndarray:
-    """The cosine basis of a square but its constant, low frequencies first, and 1 % of noise."""
-    i = np.arange(side)
-    waves = np.cos(np.pi * np.outer(i, 2 * i + 1) / (2 * side))
-    waves /= np.linalg.norm(waves, axis=1, keepdims=True)
-    basis = np.einsum("ai,bj->ijab", waves, waves).reshape(side, side, 1, -1)
-    frequencies = np.add.outer(i**2, i**2).ravel()
-    basis = basis[..., np.argsort(frequencies, kind="stable")[1:]]
-    return basis + 0.01 * np.random.default_rng(seed).standard_normal(basis.shape)
-
-
-def _gd_initial(seed: int) -> Arrays:
-    """The cosine basis, all filters alike; the rest fits training patches at each σ."""
-    basis = _waves(SIDE, seed)
-    zeros = np.zeros(basis.shape[-1])
+def _initial(seed: int, penalty: tuple[float, float]) -> Arrays:
+    """The cosine basis and 1 % of noise, all filters alike and the same at every pixel."""
+    basis = waves()
+    zeros = np.zeros(FILTERS)
     found = {
-        "filters": basis,
-        "weight_bias": zeros - 1.65,
+        "filters": basis + 0.01 * np.random.default_rng(seed).standard_normal(basis.shape),
+        "mix": np.zeros((1, 1, CLUES, 2 * FILTERS + 2)),
+        "weight_bias": zeros + penalty[1],
         "weight_level_bias": zeros - 1.25,
-        "width_bias": zeros + 1.35,
+        "width_bias": zeros + penalty[0],
         "width_level_bias": zeros - 1.25,
-        "trust_bias": np.array([0.0, -2.0]),
+        "trust_bias": np.zeros(1),
+        "trust_level_bias": np.full(1, -2.0),
+        "pull_bias": np.full(1, -3.0),
+        "pull_level_bias": np.full(1, -2.0),
         "step_bias": np.zeros(1),
     }
-    return {name: x.astype(np.float32) for name, x in found.items()}
+    return {name: np.ascontiguousarray(x, np.float32) for name, x in found.items()}
 
 
 def _gd_pose(framework: Framework, p: Any, batch: Any) -> Posed:
-    """One step down E(z) = λ/2 ‖z − y‖² + Σ_i w_i/c_i Σ_pixels log(1 + c_i (k_i ∗ z)²).
+    """One step down E(z), the sum over pixels of
 
-    Weights, widths and λ are exponentials of linear functions of log σ. The step is that of the
-    curvature λ + 2 Σ_i w_i ‖k_i‖² times a learned factor, which has a gradient only where the
-    cell is unrolled: the fixed point does not depend on it.
+        λ/2 (z − y)² + μ/2 (z − m)² + Σ_i w_i/c_i log(1 + c_i (k_i ∗ z)²).
+
+    y is the noisy picture, m the means of similar pixels. The step is that of the curvature
+    λ + μ + 2 Σ_i w_i ‖k_i‖² at each pixel times a learned factor, which has a gradient only where
+    the cell is unrolled: the fixed point does not depend on it.
     """
-    level, filters = batch["level"], p["filters"]
-    weight = framework.exp(p["weight_bias"] + level * p["weight_level_bias"])
-    width = framework.exp(p["width_bias"] + level * p["width_level_bias"])
-    trust = framework.exp(p["trust_bias"][0] + level * p["trust_bias"][1])
-    squares = framework.sum(framework.sum(filters * filters, axis=0), axis=0)
-    curvature = trust + 2.0 * framework.sum(weight * squares, axis=3)[..., None]
-    step = framework.exp(p["step_bias"]) / curvature
+    filters = p["filters"]
+    goal, trust, weight, width = _terms(framework, p, batch)
 
-    def energy(z: Any, y: Any, filters: Any, trust: Any, weight: Any, width: Any) -> Any:
+    def energy(z: Any, goal: Any, filters: Any, trust: Any, share: Any, width: Any) -> Any:
         u = framework.conv(z, filters)
-        prior = weight / width * framework.log1p(width * u * u)
-        return 0.5 * framework.sum(trust * (z - y) ** 2) + framework.sum(prior)
+        prior = share * framework.log1p(width * u * u)
+        return 0.5 * framework.sum(trust * (z - goal) ** 2) + framework.sum(prior)
 
     move = framework.fpi.gradient_step(energy, 1.0)
 
     def f(z: Any, step: Any, *args: Any) -> Any:
         return z + step * (move(z, *args) - z)
 
-    return f, batch["noisy"], (step, batch["noisy"], filters, trust, weight, width)
+    step = _step(framework, p, filters, trust, weight)
+    return f, goal, (step, goal, filters, trust, weight / width, width)
 
 
-def _nn_initial(seed: int) -> Arrays:
-    """As FPI_GD begins, with larger filters, and with a second layer that is free to leave it."""
-    first = _waves(WIDE, seed)[..., :CHANNELS]
-    found = {
-        "first": first,
-        "second": first[::-1, ::-1].transpose(0, 1, 3, 2),
-        "width_bias": np.full(CHANNELS, 0.7),
-        "width_level_bias": np.full(CHANNELS, -0.6),
-        "gain_bias": np.full(CHANNELS, -4.5),
-        "gain_level_bias": np.full(CHANNELS, 0.7),
-        "trust_bias": np.array([-2.3, -0.7]),
-    }
-    return {name: np.ascontiguousarray(x, np.float32) for name, x in found.items()}
+def _terms(framework: Framework, p: Any, batch: Any) -> tuple[Any, Any, Any, Any]:
+    """(λ y + μ m)/(λ + μ), λ + μ, w and c: exponentials of sums of log σ and of clues."""
+    level, y, means = batch["level"], batch["noisy"], batch["similar"]
+    mixed = framework.conv(batch["clues"], p["mix"])
+
+    def positive(name: str, begin: int, end: int) -> Any:
+        slope = level * p[f"{name}_level_bias"]
+        return framework.exp(p[f"{name}_bias"] + slope + mixed[..., begin:end])
+
+    weight = positive("weight", 0, FILTERS)
+    width = positive("width", FILTERS, 2 * FILTERS)
+    trust = positive("trust", 2 * FILTERS, 2 * FILTERS + 1)
+    pull = positive("pull", 2 * FILTERS + 1, 2 * FILTERS + 2)
+    return (trust * y + pull * means) / (trust + pull), trust + pull, weight, width
+
+
+def _step(framework: Framework, p: Any, filters: Any, trust: Any, weight: Any) -> Any:
+    squares = framework.sum(framework.sum(filters * filters, axis=0), axis=0)
+    curvature = trust + 2.0 * framework.sum(weight * squares, axis=3)[..., None]
+    return framework.exp(p["step_bias"]) / curvature
+
+
+def _nn_initial(seed: int, penalty: tuple[float, float]) -> Arrays:
+    """As FPI_GD begins, with a second layer that is free to leave it."""
+    found = _initial(seed, penalty)
+    turned = found["filters"][::-1, ::-1].transpose(0, 1, 3, 2)
+    return {**found, "second": np.ascontiguousarray(turned)}
 
 
 def _nn_pose(framework: Framework, p: Any, batch: Any) -> Posed:
-    """z = z + t (y − z) − W₂ ∗ (b ψ(a W₁ ∗ z)), ψ(u) = u/(1 + u²): a network of two layers.
+    """z = z + s (λ (y − z) + μ (m − z) − W₂ ∗ (2 w u/(1 + c u²))), u = W₁ ∗ z: two layers.
 
-    a, b and t are exponentials of linear functions of log σ.
+    It is FPI_GD's step where W₂ is W₁ turned, but at the borders.
     """
-    level = batch["level"]
-    width = framework.exp(p["width_bias"] + level * p["width_level_bias"])
-    gain = framework.exp(p["gain_bias"] + level * p["gain_level_bias"])
-    trust = framework.exp(p["trust_bias"][0] + level * p["trust_bias"][1])
+    first = p["filters"]
+    goal, trust, weight, width = _terms(framework, p, batch)
 
-    def f(z: Any, y: Any, first: Any, second: Any, width: Any, gain: Any, trust: Any) -> Any:
-        u = width * framework.conv(z, first)
-        return z + trust * (y - z) - framework.conv(gain * u / (1.0 + u * u), second)
+    def f(z: Any, step: Any, goal: Any, layers: Any, trust: Any, weight: Any, width: Any) -> Any:
+        u = framework.conv(z, layers[0])
+        active = 2.0 * weight * u / (1.0 + width * u * u)
+        return z + step * (trust * (goal - z) - framework.conv(active, layers[1]))
 
-    y = batch["noisy"]
-    return f, y, (y, p["first"], p["second"], width, gain, trust)
+    step = _step(framework, p, first, trust, weight)
+    return f, goal, (step, goal, (first, p["second"]), trust, weight, width)
 
 
-_GD, _NN = Cell(_gd_initial, _gd_pose), Cell(_nn_initial, _nn_pose)
+_GD, _NN = Cell(_initial, _gd_pose), Cell(_nn_initial, _nn_pose)
 
 MODELS = {
     "fpi_gd": Model(_GD),
@@ -165,8 +178,11 @@ MODELS = {
 
 def as_batch(clean: np.ndarray, noisy: np.ndarray, sigma: np.ndarray) -> Arrays:
     """What a model takes, of pictures (n, height, width) and their σ in units."""
+    means, clues = look(noisy, sigma)
     return {
         "clean": np.ascontiguousarray(clean[..., None]),
         "noisy": np.ascontiguousarray(noisy[..., None]),
+        "similar": np.ascontiguousarray(means[..., None]),
+        "clues": clues,
         "level": np.log(sigma).astype(np.float32)[:, None, None, None],
     }
