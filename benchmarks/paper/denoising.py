@@ -43,7 +43,7 @@ class Options:
     """How a model is trained and tested; the same for all models and frameworks."""
 
     sigmas: tuple[float, ...] = (15.0, 25.0, 50.0)
-    batches: int = 300
+    batches: int = 250
     batch: int = 8
     patch: int = 40
     rate: float = 1e-2

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from fpicore import Broyden
+from fpicore import Anderson
 
-from .denoising_clues import CLUES, FILTERS, look, waves
+from .denoising_clues import CLUES, FILTERS, SIDE, look, waves
 from .frameworks import Arrays, Framework
 
 RTOL = 3e-4
@@ -61,7 +61,7 @@ class Model:
             f,
             start,
             args,
-            solver=Broyden(),
+            solver=Anderson(period=3),
             adjoint=adjoint,
             rtol=RTOL,
             max_steps=max_steps,
@@ -97,9 +97,9 @@ def _gd_pose(framework: Framework, p: Any, batch: Any) -> Posed:
 
         λ/2 (z − y)² + μ/2 (z − m)² + Σ_i w_i/c_i log(1 + c_i (k_i ∗ z)²).
 
-    y is the noisy picture, m the means of similar pixels. The step is that of the curvature
-    λ + μ + 2 Σ_i w_i ‖k_i‖² at each pixel times a learned factor, which has a gradient only where
-    the cell is unrolled: the fixed point does not depend on it.
+    y is the noisy picture, m the means of similar pixels. The step is over the curvature at each
+    pixel, times a learned factor, which has a gradient only where the cell is unrolled: the fixed
+    point does not depend on it.
     """
     filters = p["filters"]
     goal, trust, weight, width = _terms(framework, p, batch)
@@ -135,9 +135,12 @@ def _terms(framework: Framework, p: Any, batch: Any) -> tuple[Any, Any, Any, Any
 
 
 def _step(framework: Framework, p: Any, filters: Any, trust: Any, weight: Any) -> Any:
-    squares = framework.sum(framework.sum(filters * filters, axis=0), axis=0)
-    curvature = trust + 2.0 * framework.sum(weight * squares, axis=3)[..., None]
-    return framework.exp(p["step_bias"]) / curvature
+    """The learned factor over the diagonal of the second derivative of E where all k_i ∗ z are 0.
+
+    That wants the squares turned, which changes little: they are nearly symmetric.
+    """
+    squares = framework.reshape(filters * filters, (SIDE, SIDE, FILTERS, 1))
+    return framework.exp(p["step_bias"]) / (trust + 2.0 * framework.conv(weight, squares))
 
 
 def _nn_initial(seed: int, penalty: tuple[float, float]) -> Arrays:
