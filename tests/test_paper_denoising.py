@@ -66,7 +66,7 @@ def test_frameworks_agree(model: str) -> None:
     clean = random.standard_normal((2, 12, 10)).astype(np.float32)
     dirty = clean + random.standard_normal(clean.shape).astype(np.float32)
     batch = as_batch(clean, dirty, np.array([0.6, 1.5], np.float32))
-    weights = MODELS[model].initial(1)
+    weights = MODELS[model].cell.initial(1)
     for name in NAMES:
         framework = open_framework(name)
         loss = denoising.make_loss(framework, Model(MODELS[model].cell, 1), None)
@@ -87,7 +87,7 @@ def test_the_fixed_point_does_not_depend_on_the_step() -> None:
     slopes = {}
     for model in ("fpi_gd", "unrolled_gd_5"):
         loss = denoising.make_loss(framework, MODELS[model], Implicit())
-        gradients = framework.step(loss)(MODELS[model].initial(1), batch)[2]
+        gradients = framework.step(loss)(MODELS[model].cell.initial(1), batch)[2]
         slopes[model] = abs(float(gradients["step_bias"][0]))
     assert slopes["fpi_gd"] < 0.02 * slopes["unrolled_gd_5"]
 

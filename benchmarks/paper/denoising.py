@@ -79,7 +79,7 @@ def train(
     model, tally, losses = MODELS[name], Tally(), []
     adjoint = Implicit(rtol=options.adjoint_rtol, on_failure="ignore", callback=tally.backward)
     step = framework.step(make_loss(framework, model, adjoint))
-    start = model.initial(seed)
+    start = model.cell.initial(seed)
     optimiser = AdamW(start, options.rate, 0.0, options.average)
     stream = patches(load(TRAINING), options.patch, options.batch, options.sigmas, seed)
     begin = time.process_time()

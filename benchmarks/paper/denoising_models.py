@@ -19,11 +19,7 @@ from .frameworks import Arrays, Framework
 RTOL = 3e-4
 MAX_STEPS, MOST_STEPS = 80, 200
 """In training, where one patch in thousands is not worth more, and in a test."""
-NARROW, WIDE = (2.5, -1.0), (1.35, -1.65)
-"""Logarithms of widths and weights that the fixed points and the unrolled cells begin with; each
-is the better on the validation pictures. Nearly |k ∗ z| is too stiff for ten steps, and a wide
-penalty leaves a fixed point with noise where the picture is smooth."""
-
+Held = Callable[[Any], Any]
 Posed = tuple[Callable[..., Any], Any, tuple[Any, ...]]
 
 
@@ -31,10 +27,11 @@ Posed = tuple[Callable[..., Any], Any, tuple[Any, ...]]
 class Cell:
     """A map whose fixed point, or whose k-fold image of the start, is the clean picture."""
 
-    initial: Callable[[int, tuple[float, float]], Arrays]
-    """Parameters, given a seed and the logarithms of widths and weights."""
-    pose: Callable[[Framework, Any, Any], Posed]
-    """(framework, parameters, batch) ↦ the map, its start and its further arguments."""
+    initial: Callable[[int], Arrays]
+    """Parameters, given a seed."""
+    pose: Callable[[Framework, Any, Any, Held], Posed]
+    """(framework, parameters, batch, held) ↦ the map, its start and its further arguments; what
+    does not matter for the derivative of a fixed point goes through ``held``."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +41,12 @@ class Model:
     cell: Cell
     steps: int | None = None
 
-    def initial(self, seed: int) -> Arrays:
-        """Parameters to begin with."""
-        return self.cell.initial(seed, NARROW if self.steps is None else WIDE)
-
     def restore(
         self, framework: Framework, p: Any, batch: Any, adjoint: Any, max_steps: int = MAX_STEPS
     ) -> tuple[Any, dict[str, Any]]:
         """The clean picture, and what the solve told; one system a picture."""
-        f, start, args = self.cell.pose(framework, p, batch)
+        held = framework.constant if self.steps is None else lambda x: x
+        f, start, args = self.cell.pose(framework, p, batch, held)
         if self.steps is not None:
             for _ in range(min(self.steps, max_steps)):
                 start = f(start, *args)
@@ -61,7 +55,7 @@ class Model:
             f,
             start,
             args,
-            solver=Anderson(period=3),
+            solver=Anderson(),
             adjoint=adjoint,
             rtol=RTOL,
             max_steps=max_steps,
@@ -72,16 +66,20 @@ class Model:
         return solution.value, figures
 
 
-def _initial(seed: int, penalty: tuple[float, float]) -> Arrays:
-    """The cosine basis and 1 % of noise, all filters alike and the same at every pixel."""
+def _initial(seed: int) -> Arrays:
+    """The cosine basis and 1 % of noise, all filters alike and the same at every pixel.
+
+    The penalties begin narrow, nearly |k ∗ z|: wide ones leave noise where the picture is smooth,
+    and learn too slowly to be narrow.
+    """
     basis = waves()
     zeros = np.zeros(FILTERS)
     found = {
         "filters": basis + 0.01 * np.random.default_rng(seed).standard_normal(basis.shape),
         "mix": np.zeros((1, 1, CLUES, 2 * FILTERS + 2)),
-        "weight_bias": zeros + penalty[1],
+        "weight_bias": zeros - 1.0,
         "weight_level_bias": zeros - 1.25,
-        "width_bias": zeros + penalty[0],
+        "width_bias": zeros + 2.5,
         "width_level_bias": zeros - 1.25,
         "trust_bias": np.zeros(1),
         "trust_level_bias": np.full(1, -2.0),
@@ -92,16 +90,14 @@ def _initial(seed: int, penalty: tuple[float, float]) -> Arrays:
     return {name: np.ascontiguousarray(x, np.float32) for name, x in found.items()}
 
 
-def _gd_pose(framework: Framework, p: Any, batch: Any) -> Posed:
+def _gd_pose(framework: Framework, p: Any, batch: Any, held: Held) -> Posed:
     """One step down E(z), the sum over pixels of
 
         λ/2 (z − y)² + μ/2 (z − m)² + Σ_i w_i/c_i log(1 + c_i (k_i ∗ z)²).
 
-    y is the noisy picture, m the means of similar pixels. The step is over the curvature at each
-    pixel, times a learned factor, which has a gradient only where the cell is unrolled: the fixed
-    point does not depend on it.
+    y is the noisy picture, m the means of similar pixels; the step is `_step`'s times a learned
+    factor, which has a gradient only where the cell is unrolled.
     """
-    filters = p["filters"]
     goal, trust, weight, width = _terms(framework, p, batch)
 
     def energy(z: Any, goal: Any, filters: Any, trust: Any, share: Any, width: Any) -> Any:
@@ -109,13 +105,15 @@ def _gd_pose(framework: Framework, p: Any, batch: Any) -> Posed:
         prior = share * framework.log1p(width * u * u)
         return 0.5 * framework.sum(trust * (z - goal) ** 2) + framework.sum(prior)
 
-    move = framework.fpi.gradient_step(energy, 1.0)
+    def f(z: Any, pace: Any, weight: Any, *args: Any) -> Any:
+        _, filters, trust, _, width = args
+        u = framework.conv(z, filters)
+        bends = weight / (1.0 + width * u * u)
+        step = held(_step(framework, trust, filters, bends))
+        return framework.fpi.gradient_step(energy, pace * step)(z, *args)
 
-    def f(z: Any, step: Any, *args: Any) -> Any:
-        return z + step * (move(z, *args) - z)
-
-    step = _step(framework, p, filters, trust, weight)
-    return f, goal, (step, goal, filters, trust, weight / width, width)
+    args = (goal, p["filters"], trust, weight / width, width)
+    return f, goal, (framework.exp(p["step_bias"]), weight, *args)
 
 
 def _terms(framework: Framework, p: Any, batch: Any) -> tuple[Any, Any, Any, Any]:
@@ -134,37 +132,39 @@ def _terms(framework: Framework, p: Any, batch: Any) -> tuple[Any, Any, Any, Any
     return (trust * y + pull * means) / (trust + pull), trust + pull, weight, width
 
 
-def _step(framework: Framework, p: Any, filters: Any, trust: Any, weight: Any) -> Any:
-    """The learned factor over the diagonal of the second derivative of E where all k_i ∗ z are 0.
+def _step(framework: Framework, trust: Any, filters: Any, bends: Any) -> Any:
+    """One over the curvature at each pixel of the parabolas that bound E from above.
 
-    That wants the squares turned, which changes little: they are nearly symmetric.
+    They touch E at z and bend by λ + μ and 2 w/(1 + c u²), the latter given by ``bends``; the
+    diagonal wants the filters' squares turned, which are nearly symmetric. A fixed point, and the
+    gradient of FPI_GD's, does not depend on how the step changes with z.
     """
     squares = framework.reshape(filters * filters, (SIDE, SIDE, FILTERS, 1))
-    return framework.exp(p["step_bias"]) / (trust + 2.0 * framework.conv(weight, squares))
+    return 1.0 / (trust + 2.0 * framework.conv(bends, squares))
 
 
-def _nn_initial(seed: int, penalty: tuple[float, float]) -> Arrays:
+def _nn_initial(seed: int) -> Arrays:
     """As FPI_GD begins, with a second layer that is free to leave it."""
-    found = _initial(seed, penalty)
+    found = _initial(seed)
     turned = found["filters"][::-1, ::-1].transpose(0, 1, 3, 2)
     return {**found, "second": np.ascontiguousarray(turned)}
 
 
-def _nn_pose(framework: Framework, p: Any, batch: Any) -> Posed:
+def _nn_pose(framework: Framework, p: Any, batch: Any, held: Held) -> Posed:
     """z = z + s (λ (y − z) + μ (m − z) − W₂ ∗ (2 w u/(1 + c u²))), u = W₁ ∗ z: two layers.
 
     It is FPI_GD's step where W₂ is W₁ turned, but at the borders.
     """
-    first = p["filters"]
     goal, trust, weight, width = _terms(framework, p, batch)
 
-    def f(z: Any, step: Any, goal: Any, layers: Any, trust: Any, weight: Any, width: Any) -> Any:
+    def f(z: Any, pace: Any, goal: Any, layers: Any, trust: Any, weight: Any, width: Any) -> Any:
         u = framework.conv(z, layers[0])
-        active = 2.0 * weight * u / (1.0 + width * u * u)
-        return z + step * (trust * (goal - z) - framework.conv(active, layers[1]))
+        bends = weight / (1.0 + width * u * u)
+        step = pace * held(_step(framework, trust, layers[0], bends))
+        return z + step * (trust * (goal - z) - framework.conv(2.0 * bends * u, layers[1]))
 
-    step = _step(framework, p, first, trust, weight)
-    return f, goal, (step, goal, (first, p["second"]), trust, weight, width)
+    layers, pace = (p["filters"], p["second"]), framework.exp(p["step_bias"])
+    return f, goal, (pace, goal, layers, trust, weight, width)
 
 
 _GD, _NN = Cell(_initial, _gd_pose), Cell(_nn_initial, _nn_pose)
