@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from .bibtex_data import Split, f1, load
 from .bibtex_models import MODELS, Model, initial
 from .frameworks import NAMES, Arrays, Framework, open_framework
 from .optimiser import AdamW
-from .records import machine
+from .records import done, machine, resumed
 from .tally import Tally
 
 HELD_OUT = 480
@@ -143,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", choices=MODELS, nargs="+", default=list(MODELS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=Options.epochs)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the record, written or added to")
     given = parser.parse_args(arguments)
     options = Options(epochs=given.epochs)
     framework, parts = open_framework(given.framework), splits(*load(given.data))
@@ -154,8 +155,9 @@ def main(arguments: list[str] | None = None) -> int:
         "options": asdict(options),
         "runs": [],
     }
-    for name in given.model:
-        for seed in range(given.seeds):
+    record = resumed(record, given.json)
+    for name, seed in product(given.model, range(given.seeds)):
+        if not done(record, name, seed):
             run = train(framework, name, parts, options, seed, lambda x, n: track(x, description=n))
             record["runs"].append(run)
             print(json.dumps(run))

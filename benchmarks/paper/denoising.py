@@ -30,11 +30,12 @@ from .optimiser import AdamW, clipped, cosine
 from .pictures import TEST, TRAINING, UNIT, VALIDATION, Picture, load, middle, noisy, patches
 from .pictures import psnr as psnr_of
 from .pictures import ssim as ssim_of
-from .records import machine
+from .records import done, machine, resumed
 from .tally import Tally
 
 Restore = Callable[[np.ndarray, float], np.ndarray]
 """(noisy, σ in grey levels) ↦ clean, one picture in units."""
+Job = Callable[[], tuple[dict[str, Any], Restore]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Options:
     """How a model is trained and tested; the same for all models and frameworks."""
 
     sigmas: tuple[float, ...] = (15.0, 25.0, 50.0)
-    batches: int = 400
+    batches: int = 250
     batch: int = 8
     patch: int = 40
     rate: float = 1e-2
@@ -187,13 +188,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """What is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--framework", choices=NAMES, default="torch")
-    parser.add_argument("--model", choices=MODELS, nargs="+", default=list(MODELS))
+    names = [*CLASSICAL, *MODELS]
+    parser.add_argument("--model", choices=names, metavar="NAME", nargs="+", default=names)
     parser.add_argument("--sigma", type=float, nargs="+", metavar="LEVELS")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--batches", type=int, metavar="NUMBER")
-    parser.add_argument("--no-classical", action="store_true", help="learned models only")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the record, written or added to")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw pictures and curves")
     return parser.parse_args(arguments)
 
@@ -212,20 +213,21 @@ def main(arguments: list[str] | None = None) -> int:
         "options": asdict(options),
         "runs": [nothing(options)],
     }
-    jobs = [
-        (partial(learned, framework, name, options, seed, progress), seed == 0)
-        for name in given.model
+    record = resumed(record, given.json)
+    jobs: dict[tuple[str, int | None], Job] = {
+        (name, None): partial(classical, name, options) for name in CLASSICAL
+    }
+    jobs |= {
+        (name, seed): partial(learned, framework, name, options, seed, progress)
+        for name in MODELS
         for seed in range(given.seeds)
-    ]
-    if not given.no_classical:
-        slow = {"BM3D"} if given.quick else set()
-        names = [name for name in CLASSICAL if name not in slow]
-        jobs = [(partial(classical, name, options), True) for name in names] + jobs
+    }
     restorers: dict[str, Restore] = {}
-    for job, drawn in jobs:
+    for (name, seed), job in jobs.items():
+        if name not in given.model or done(record, name, seed):
+            continue
         run, restore = job()
-        if drawn:
-            restorers[run["model"]] = restore
+        restorers.setdefault(name, restore)
         record["runs"].append(run)
         print(json.dumps(run), flush=True)
         if given.json:

@@ -1,7 +1,8 @@
 """Models of a clean picture given a noisy one: FPI_GD, FPI_NN, and the same two cells unrolled.
 
 Jeon, Lee, Choi, arXiv 2002.02868. Pictures are (pictures, height, width, channels) in units, see
-pictures.py; a batch holds "noisy" and "level", log(σ/25), one number a picture.
+pictures.py; a batch holds "noisy", "level", log(σ/25), one number a picture, and what
+denoising_clues.py finds: "similar" and "clues".
 """
 
 from collections.abc import Callable
@@ -10,16 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from fpicore import Anderson
+
+from .denoising_clues import CLUES, FILTERS, SIDE, look, waves
 from .frameworks import Arrays, Framework
 
-SIDE = 5
-"""Of the filters of FPI_GD, 24 in number."""
-WIDE, CHANNELS = 7, 24
-"""Of the filters of FPI_NN, and their number: a step costs about as much as one of FPI_GD."""
 RTOL = 3e-4
-MAX_STEPS, MOST_STEPS = 60, 200
+MAX_STEPS, MOST_STEPS = 80, 200
 """In training, where one patch in thousands is not worth more, and in a test."""
-
+Held = Callable[[Any], Any]
 Posed = tuple[Callable[..., Any], Any, tuple[Any, ...]]
 
 
@@ -29,8 +29,9 @@ class Cell:
 
     initial: Callable[[int], Arrays]
     """Parameters, given a seed."""
-    pose: Callable[[Framework, Any, Any], Posed]
-    """(framework, parameters, batch) ↦ the map, its start and its further arguments."""
+    pose: Callable[[Framework, Any, Any, Held], Posed]
+    """(framework, parameters, batch, held) ↦ the map, its start and its further arguments; what
+    does not matter for the derivative of a fixed point goes through ``held``."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Model:
         self, framework: Framework, p: Any, batch: Any, adjoint: Any, max_steps: int = MAX_STEPS
     ) -> tuple[Any, dict[str, Any]]:
         """The clean picture, and what the solve told; one system a picture."""
-        f, start, args = self.cell.pose(framework, p, batch)
+        held = framework.constant if self.steps is None else lambda x: x
+        f, start, args = self.cell.pose(framework, p, batch, held)
         if self.steps is not None:
             for _ in range(min(self.steps, max_steps)):
                 start = f(start, *args)
@@ -53,6 +55,7 @@ class Model:
             f,
             start,
             args,
+            solver=Anderson(),
             adjoint=adjoint,
             rtol=RTOL,
             max_steps=max_steps,
@@ -63,95 +66,108 @@ class Model:
         return solution.value, figures
 
 
-def _waves(side: int, seed: int) -> np.ndarray:
-    """The cosine basis of a square but its constant, low frequencies first, and 1 % of noise."""
-    i = np.arange(side)
-    waves = np.cos(np.pi * np.outer(i, 2 * i + 1) / (2 * side))
-    waves /= np.linalg.norm(waves, axis=1, keepdims=True)
-    basis = np.einsum("ai,bj->ijab", waves, waves).reshape(side, side, 1, -1)
-    frequencies = np.add.outer(i**2, i**2).ravel()
-    basis = basis[..., np.argsort(frequencies, kind="stable")[1:]]
-    return basis + 0.01 * np.random.default_rng(seed).standard_normal(basis.shape)
+def _initial(seed: int) -> Arrays:
+    """The cosine basis and 1 % of noise, all filters alike and the same at every pixel.
 
-
-def _gd_initial(seed: int) -> Arrays:
-    """The cosine basis, all filters alike; the rest fits training patches at each σ."""
-    basis = _waves(SIDE, seed)
-    zeros = np.zeros(basis.shape[-1])
-    found = {
-        "filters": basis,
-        "weight_bias": zeros - 1.65,
-        "weight_level_bias": zeros - 1.25,
-        "width_bias": zeros + 1.35,
-        "width_level_bias": zeros - 1.25,
-        "trust_bias": np.array([0.0, -2.0]),
-        "step_bias": np.zeros(1),
-    }
-    return {name: x.astype(np.float32) for name, x in found.items()}
-
-
-def _gd_pose(framework: Framework, p: Any, batch: Any) -> Posed:
-    """One step down E(z) = λ/2 ‖z − y‖² + Σ_i w_i/c_i Σ_pixels log(1 + c_i (k_i ∗ z)²).
-
-    Weights, widths and λ are exponentials of linear functions of log σ. The step is that of the
-    curvature λ + 2 Σ_i w_i ‖k_i‖² times a learned factor, which has a gradient only where the
-    cell is unrolled: the fixed point does not depend on it.
+    The penalties begin narrow, nearly |k ∗ z|: wide ones leave noise where the picture is smooth,
+    and learn too slowly to be narrow.
     """
-    level, filters = batch["level"], p["filters"]
-    weight = framework.exp(p["weight_bias"] + level * p["weight_level_bias"])
-    width = framework.exp(p["width_bias"] + level * p["width_level_bias"])
-    trust = framework.exp(p["trust_bias"][0] + level * p["trust_bias"][1])
-    squares = framework.sum(framework.sum(filters * filters, axis=0), axis=0)
-    curvature = trust + 2.0 * framework.sum(weight * squares, axis=3)[..., None]
-    step = framework.exp(p["step_bias"]) / curvature
-
-    def energy(z: Any, y: Any, filters: Any, trust: Any, weight: Any, width: Any) -> Any:
-        u = framework.conv(z, filters)
-        prior = weight / width * framework.log1p(width * u * u)
-        return 0.5 * framework.sum(trust * (z - y) ** 2) + framework.sum(prior)
-
-    move = framework.fpi.gradient_step(energy, 1.0)
-
-    def f(z: Any, step: Any, *args: Any) -> Any:
-        return z + step * (move(z, *args) - z)
-
-    return f, batch["noisy"], (step, batch["noisy"], filters, trust, weight, width)
-
-
-def _nn_initial(seed: int) -> Arrays:
-    """As FPI_GD begins, with larger filters, and with a second layer that is free to leave it."""
-    first = _waves(WIDE, seed)[..., :CHANNELS]
+    basis = waves()
+    zeros = np.zeros(FILTERS)
     found = {
-        "first": first,
-        "second": first[::-1, ::-1].transpose(0, 1, 3, 2),
-        "width_bias": np.full(CHANNELS, 0.7),
-        "width_level_bias": np.full(CHANNELS, -0.6),
-        "gain_bias": np.full(CHANNELS, -4.5),
-        "gain_level_bias": np.full(CHANNELS, 0.7),
-        "trust_bias": np.array([-2.3, -0.7]),
+        "filters": basis + 0.01 * np.random.default_rng(seed).standard_normal(basis.shape),
+        "mix": np.zeros((1, 1, CLUES, 2 * FILTERS + 2)),
+        "weight_bias": zeros - 1.0,
+        "weight_level_bias": zeros - 1.25,
+        "width_bias": zeros + 2.5,
+        "width_level_bias": zeros - 1.25,
+        "trust_bias": np.zeros(1),
+        "trust_level_bias": np.full(1, -2.0),
+        "pull_bias": np.full(1, -3.0),
+        "pull_level_bias": np.full(1, -2.0),
+        "step_bias": np.zeros(1),
     }
     return {name: np.ascontiguousarray(x, np.float32) for name, x in found.items()}
 
 
-def _nn_pose(framework: Framework, p: Any, batch: Any) -> Posed:
-    """z = z + t (y − z) − W₂ ∗ (b ψ(a W₁ ∗ z)), ψ(u) = u/(1 + u²): a network of two layers.
+def _gd_pose(framework: Framework, p: Any, batch: Any, held: Held) -> Posed:
+    """One step down E(z), the sum over pixels of
 
-    a, b and t are exponentials of linear functions of log σ.
+        λ/2 (z − y)² + μ/2 (z − m)² + Σ_i w_i/c_i log(1 + c_i (k_i ∗ z)²).
+
+    y is the noisy picture, m the means of similar pixels; the step is `_step`'s times a learned
+    factor, which has a gradient only where the cell is unrolled.
     """
-    level = batch["level"]
-    width = framework.exp(p["width_bias"] + level * p["width_level_bias"])
-    gain = framework.exp(p["gain_bias"] + level * p["gain_level_bias"])
-    trust = framework.exp(p["trust_bias"][0] + level * p["trust_bias"][1])
+    goal, trust, weight, width = _terms(framework, p, batch)
 
-    def f(z: Any, y: Any, first: Any, second: Any, width: Any, gain: Any, trust: Any) -> Any:
-        u = width * framework.conv(z, first)
-        return z + trust * (y - z) - framework.conv(gain * u / (1.0 + u * u), second)
+    def energy(z: Any, goal: Any, filters: Any, trust: Any, share: Any, width: Any) -> Any:
+        u = framework.conv(z, filters)
+        prior = share * framework.log1p(width * u * u)
+        return 0.5 * framework.sum(trust * (z - goal) ** 2) + framework.sum(prior)
 
-    y = batch["noisy"]
-    return f, y, (y, p["first"], p["second"], width, gain, trust)
+    def f(z: Any, pace: Any, weight: Any, *args: Any) -> Any:
+        _, filters, trust, _, width = args
+        u = framework.conv(z, filters)
+        bends = weight / (1.0 + width * u * u)
+        step = held(_step(framework, trust, filters, bends))
+        return framework.fpi.gradient_step(energy, pace * step)(z, *args)
+
+    args = (goal, p["filters"], trust, weight / width, width)
+    return f, goal, (framework.exp(p["step_bias"]), weight, *args)
 
 
-_GD, _NN = Cell(_gd_initial, _gd_pose), Cell(_nn_initial, _nn_pose)
+def _terms(framework: Framework, p: Any, batch: Any) -> tuple[Any, Any, Any, Any]:
+    """(λ y + μ m)/(λ + μ), λ + μ, w and c: exponentials of sums of log σ and of clues."""
+    level, y, means = batch["level"], batch["noisy"], batch["similar"]
+    mixed = framework.conv(batch["clues"], p["mix"])
+
+    def positive(name: str, begin: int, end: int) -> Any:
+        slope = level * p[f"{name}_level_bias"]
+        return framework.exp(p[f"{name}_bias"] + slope + mixed[..., begin:end])
+
+    weight = positive("weight", 0, FILTERS)
+    width = positive("width", FILTERS, 2 * FILTERS)
+    trust = positive("trust", 2 * FILTERS, 2 * FILTERS + 1)
+    pull = positive("pull", 2 * FILTERS + 1, 2 * FILTERS + 2)
+    return (trust * y + pull * means) / (trust + pull), trust + pull, weight, width
+
+
+def _step(framework: Framework, trust: Any, filters: Any, bends: Any) -> Any:
+    """One over the curvature at each pixel of the parabolas that bound E from above.
+
+    They touch E at z and bend by λ + μ and 2 w/(1 + c u²), the latter given by ``bends``; the
+    diagonal wants the filters' squares turned, which are nearly symmetric. A fixed point, and the
+    gradient of FPI_GD's, does not depend on how the step changes with z.
+    """
+    squares = framework.reshape(filters * filters, (SIDE, SIDE, FILTERS, 1))
+    return 1.0 / (trust + 2.0 * framework.conv(bends, squares))
+
+
+def _nn_initial(seed: int) -> Arrays:
+    """As FPI_GD begins, with a second layer that is free to leave it."""
+    found = _initial(seed)
+    turned = found["filters"][::-1, ::-1].transpose(0, 1, 3, 2)
+    return {**found, "second": np.ascontiguousarray(turned)}
+
+
+def _nn_pose(framework: Framework, p: Any, batch: Any, held: Held) -> Posed:
+    """z = z + s (λ (y − z) + μ (m − z) − W₂ ∗ (2 w u/(1 + c u²))), u = W₁ ∗ z: two layers.
+
+    It is FPI_GD's step where W₂ is W₁ turned, but at the borders.
+    """
+    goal, trust, weight, width = _terms(framework, p, batch)
+
+    def f(z: Any, pace: Any, goal: Any, layers: Any, trust: Any, weight: Any, width: Any) -> Any:
+        u = framework.conv(z, layers[0])
+        bends = weight / (1.0 + width * u * u)
+        step = pace * held(_step(framework, trust, layers[0], bends))
+        return z + step * (trust * (goal - z) - framework.conv(2.0 * bends * u, layers[1]))
+
+    layers, pace = (p["filters"], p["second"]), framework.exp(p["step_bias"])
+    return f, goal, (pace, goal, layers, trust, weight, width)
+
+
+_GD, _NN = Cell(_initial, _gd_pose), Cell(_nn_initial, _nn_pose)
 
 MODELS = {
     "fpi_gd": Model(_GD),
@@ -165,8 +181,11 @@ MODELS = {
 
 def as_batch(clean: np.ndarray, noisy: np.ndarray, sigma: np.ndarray) -> Arrays:
     """What a model takes, of pictures (n, height, width) and their σ in units."""
+    means, clues = look(noisy, sigma)
     return {
         "clean": np.ascontiguousarray(clean[..., None]),
         "noisy": np.ascontiguousarray(noisy[..., None]),
+        "similar": np.ascontiguousarray(means[..., None]),
+        "clues": clues,
         "level": np.log(sigma).astype(np.float32)[:, None, None, None],
     }

@@ -25,13 +25,12 @@ from .pyramid import Schedule
 from .train import Options, errors, estimator, train
 
 QUICK = Options(
-    passes=6,
+    passes=4,
     batch=4,
     pool=8,
     size=32,
     rate=3e-3,
-    adjoint_rtol=1e-4,
-    every=3,
+    every=2,
     schedule=Schedule(20, 3, 3),
 )
 SCHEDULES = [Schedule(10, n, m) for n in (4, 8) for m in (3, 5)]

@@ -4,6 +4,7 @@ A flow u has shape (2, rows, columns), its first part along the columns (x), the
 rows (y), in pixels: what is at p in the first picture is at p + u(p) in the second.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ class Pairs(NamedTuple):
         return Pairs(*(x[chosen] for x in self))
 
 
+@cache
 def picture(name: str) -> np.ndarray:
     """A bundled photograph in grey, white is 1, its longer side at most 640."""
     from skimage import color, data
