@@ -84,6 +84,13 @@ class ArrayOps(HostNumbers):
         whole[..., :filled, :] = used
         return ArrayHistory(whole, slots, whole[..., :filled, :])
 
+    def opened(self, tree: Any) -> Any:
+        """Also of histories."""
+        if not isinstance(tree, ArrayHistory):
+            return super().opened(tree)
+        tree.whole[...] = 0.0
+        return tree._replace(used=tree.whole)
+
     def store(self, history: ArrayHistory, slot: Any, leaf: Array) -> ArrayHistory:
         """Overwrite a slot."""
         whole, slots, used = history

@@ -206,6 +206,13 @@ class EagerOps(Ops, Protocol):
         """A tree of leaves and numbers with ``part`` in place of the systems at these positions."""
         ...
 
+    def opened(self, tree: Any) -> Any:
+        """The tree with every slot of its new histories in use, as zero.
+
+        Sums over slots round alike for all systems then, whenever one begins to use them.
+        """
+        ...
+
 
 class Precision(NamedTuple):
     """What the dtypes of a state can resolve."""

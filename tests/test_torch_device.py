@@ -196,7 +196,7 @@ def test_no_step_waits_for_the_device(solver, batch_ndim, on_device, monkeypatch
     assert seen[1] == seen[-1]  # the first evaluation looks for random numbers
     assert counted[1] < counted[-1]
     assert torch.equal(sol.value, expected.value)
-    for one, other in zip(sol.stats, expected.stats, strict=True):
+    for one, other in zip(sol.stats[:4], expected.stats[:4], strict=True):
         assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
 
 

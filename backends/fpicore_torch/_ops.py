@@ -144,6 +144,13 @@ class TorchOps(HostNumbers):
             return self._regrouped(self._systems_of(tree)[torch.from_numpy(systems)])
         return super().take(tree, systems)
 
+    def opened(self, tree: Any) -> Any:
+        """Also of histories."""
+        if not isinstance(tree, History):
+            return super().opened(tree)
+        tree.whole.zero_()
+        return tree.grown(len(tree.slots))
+
     def put(self, whole: Any, systems: Any, part: Any) -> Any:
         """Also of tensors."""
         if not isinstance(whole, Tensor):

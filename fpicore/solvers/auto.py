@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 from .. import _tree as tree
-from .._ops import Number, Ops
+from .._ops import EagerOps, Number, Ops
 from .._options import check_count
 from .._solver import AbstractLinearSolver, AbstractSolver, AbstractStage, Point
 from .._tree import Leaves
@@ -184,7 +184,8 @@ def _step(
     ops: Ops, stage: AbstractStage, now: _Now, out: Leaves, member: Any
 ) -> tuple[Leaves, Any]:
     """``out`` with the proposals of the stage for its systems, and its state."""
-    member = member or stage.init(ops, now.point.z)
+    if not member:
+        member = cast(EagerOps, ops).opened(stage.init(ops, now.point.z))
     others = ops.xp.logical_not(now.staying)
     here = _chosen(ops, now.staying, now.point, now.best)
     if ops.traced or ops.xp.any(others):
