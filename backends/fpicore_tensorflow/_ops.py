@@ -151,14 +151,13 @@ class TensorFlowEagerOps(_Leaves, HostNumbers):
         return shown(super().report(number, integer), integer)
 
     def _number(self, x: Tensor) -> Any:
-        found = x.numpy()
-        return found.astype("float64") if found.ndim else float(found)
+        return found.astype("float64") if (found := x.numpy()).ndim else float(found)
 
 
 class TensorFlowGraphOps(_Leaves):
     """In a tf.function: numbers are tensors, control flow is staged."""
 
-    traced, tell = True, staticmethod(tell)
+    traced = True
 
     def __init__(self, batch_ndim: int, eps: float, dtype: Any) -> None:
         """``dtype`` is that of the numbers."""
@@ -185,6 +184,8 @@ class TensorFlowGraphOps(_Leaves):
     def scalar(self, value: Any) -> Tensor:
         """One number."""
         return tf.cast(value, self.dtype) if tf.is_tensor(value) else tf.constant(value, self.dtype)
+
+    tell = staticmethod(tell)
 
     def solve(self, matrix: Tensor, right: Tensor) -> Tensor:
         """Elimination without pivots; tf.linalg.solve would raise if one system is singular."""
