@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from fpicore import HostNumbers, Process
 
-from ._telling import tell
+from ._telling import shown, tell
 
 Tensor = Any
 History = tuple[Tensor, ...]
@@ -151,7 +151,8 @@ class TensorFlowEagerOps(_Leaves, HostNumbers):
         return shown(super().report(number, integer), integer)
 
     def _number(self, x: Tensor) -> Any:
-        return found.astype("float64") if (found := x.numpy()).ndim else float(found)
+        found = x.numpy()
+        return found.astype("float64") if found.ndim else float(found)
 
 
 class TensorFlowGraphOps(_Leaves):
@@ -239,11 +240,6 @@ class TensorFlowRecordedOps(TensorFlowGraphOps):
             return tf.where(self._spread(keep, x, tf.bool), x, fixed)
 
         return tf.nest.map_structure(one, tree)
-
-
-def shown(number: Any, integer: bool) -> Tensor:
-    """A number of the host as the user shall see it."""
-    return tf.convert_to_tensor(number, tf.int32 if integer else tf.float64)
 
 
 def _wide(a: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How a solve calls Python from a graph."""
+"""What is told outside of a solve: its numbers, as tensors and to Python."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,3 +29,8 @@ def tell(receive: Callable[..., Any], numbers: tuple[Any, ...]) -> None:
         )
     else:
         tf.py_function(told, [tf.stop_gradient(x) for x in numbers], [])
+
+
+def shown(number: Any, integer: bool) -> Any:
+    """A number of the host as the user shall see it."""
+    return tf.convert_to_tensor(number, tf.int32 if integer else tf.float64)
