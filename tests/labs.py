@@ -137,7 +137,7 @@ class Lab:
         return tf.cast(tensor, tf.bfloat16)
 
     def _to_numpy(self, leaf: Any) -> np.ndarray:
-        if isinstance(leaf, (bool, int, float, np.generic, np.ndarray)):
+        if leaf is None or isinstance(leaf, (bool, int, float, np.generic, np.ndarray)):
             return np.asarray(leaf)
         if "bfloat16" in str(leaf.dtype):
             leaf = leaf.float() if self.name == "torch" else leaf

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from fpicore import ArrayOps, ArrayPassage, Leaves, Passage
 
-from ._ops import TensorFlowEagerOps, shown
+from ._ops import TensorFlowEagerOps
+from ._telling import shown
 
 LARGEST = 2**20
 """Entries from which TensorFlow's threads are worth more."""

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.ops.control_flow_util import (  # pyright: ignore[reportMissingImports]
-    GraphOrParentsInXlaContext,
-)
 
-from fpicore import HostNumbers, InputError, Process
+from fpicore import HostNumbers, Process
+
+from ._telling import shown, tell
 
 Tensor = Any
 History = tuple[Tensor, ...]
@@ -217,26 +216,7 @@ class TensorFlowGraphOps(_Leaves):
         """One number."""
         return tf.cast(value, self.dtype) if tf.is_tensor(value) else tf.constant(value, self.dtype)
 
-    def tell(self, receive: Callable[..., Any], numbers: tuple[Tensor, ...]) -> None:
-        """At once in eager mode, else by a tf.py_function.
-
-        Raises:
-            InputError: in what XLA compiles.
-        """
-
-        def tell(*values: Any) -> None:
-            arrays = [value.numpy() for value in values]
-            receive(*[x if x.ndim else x.item() for x in arrays])
-
-        if tf.executing_eagerly():
-            tell(*numbers)
-        elif GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
-            raise InputError(
-                "expected no callback with jit_compile=True, as XLA cannot call Python, received "
-                "one; leave jit_compile out, or use trace=True"
-            )
-        else:
-            tf.py_function(tell, [tf.stop_gradient(x) for x in numbers], [])
+    tell = staticmethod(tell)
 
     def solve(self, matrix: Tensor, right: Tensor) -> Tensor:
         """Elimination without pivots; tf.linalg.solve would raise if one system is singular."""
@@ -290,11 +270,6 @@ class TensorFlowRecordedOps(TensorFlowGraphOps):
             return tf.where(self._spread(keep, x, tf.bool), x, fixed)
 
         return tf.nest.map_structure(one, tree)
-
-
-def shown(number: Any, integer: bool) -> Tensor:
-    """A number of the host as the user shall see it."""
-    return tf.convert_to_tensor(number, tf.int32 if integer else tf.float64)
 
 
 def _wide(a: Tensor) -> Tensor:
