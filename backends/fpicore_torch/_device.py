@@ -129,10 +129,21 @@ class TorchDeviceOps(TorchOps):
         return torch.linalg.solve_ex(matrix, right[..., None])[0][..., 0]
 
     def cond(self, predicate: Any, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
-        """Both, and a choice on the device: Python would have to wait for the predicate."""
+        """Both, and a choice on the device: Python would have to wait for the predicate.
+
+        Histories are written to in place, so each does that only where it is the one chosen.
+        """
         if not isinstance(predicate, Tensor):
             return true() if predicate else false()
-        return chosen(predicate, true(), false())
+        outer = self._alive
+        try:
+            self._alive = predicate if outer is None else outer & predicate
+            new = true()
+            self._alive = ~predicate if outer is None else outer & ~predicate
+            old = false()
+        finally:
+            self._alive = outer
+        return chosen(predicate, new, old)
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
         """Python's while, whose test is read when the next step is already under way."""
@@ -184,7 +195,9 @@ class TorchDeviceOps(TorchOps):
 
 
 def chosen(flag: Tensor, new: Any, old: Any) -> Any:
-    """The new tree or the old one; what is no tensor is alike in both."""
+    """The new tree or the old one; a history is one for both, and what is no tensor is alike."""
+    if new is old:
+        return new
     if isinstance(new, Tensor):
         return torch.where(flag, new, old)
     if isinstance(new, tuple):
