@@ -193,7 +193,8 @@ def attach(
     staged: Line | None = None,
 ) -> Leaves:
     """value, with the pull-back of the fixed point exact to ``adjoint.order``."""
-    inputs = tuple(leaf.clone().requires_grad_() for leaf in value)
+    # On the memory of value, which nobody else sees: what is returned is another copy.
+    inputs = tuple(leaf.detach().requires_grad_() for leaf in value)
     found = None
     if adjoint.order is None:
         found = frozen.lasting(partial(capture, frozen), inputs)
