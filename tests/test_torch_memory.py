@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fpicore import Implicit, Neumann, Picard, Reversible, Unrolled
+from fpicore import Anderson, Implicit, Neumann, Picard, Reversible, Unrolled
 
 pytestmark = pytest.mark.framework("torch")
 torch = pytest.importorskip("torch")
@@ -88,3 +88,32 @@ def test_checkpoints_keep_the_root_of_the_steps() -> None:
     few, many = kept(Unrolled(checkpoint=True), 16), kept(Unrolled(checkpoint=True), 64)
     assert many / few <= 2.3
     assert many <= 0.4 * kept(Unrolled(), 64)
+
+
+def peak(steps: int, size: int, history: int) -> float:
+    """Most memory of forward and backward together, in states, as torch's profiler counts it."""
+    weight = torch.linspace(-0.85, 0.85, size).requires_grad_()
+    with torch.profiler.profile(profile_memory=True) as seen:
+        sol = fpi.fixed_point(
+            lambda z: weight * torch.tanh(z) + 0.3,
+            torch.zeros(size),
+            solver=Anderson(history),
+            adjoint=Implicit(on_failure="ignore", fallback=None),
+            rtol=1e-6,
+            max_steps=steps,
+            on_failure="ignore",
+        )
+        sol.value.sum().backward()
+    level = most = 0
+    for event in sorted(seen.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            level += event.nbytes()
+            most = max(most, level)
+    return most / (4 * size)
+
+
+@pytest.mark.filterwarnings("ignore:expected rtol")
+def test_peak_does_not_depend_on_the_steps() -> None:
+    few, many = (peak(steps, 100_003, 5) for steps in (7, 14))
+    assert few == pytest.approx(many, abs=0.1)
+    assert many <= 1.25 * (2 * 5 + 8)

@@ -155,6 +155,21 @@ def test_unrolled_and_higher_derivatives_evaluate_f_as_it_stands(stand: Stand) -
     torch.testing.assert_close(curvature(fpi.Staged(layer)), curvature(layer), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("solver", [fpi.Anderson(2), fpi.Broyden(3)], ids=str)
+def test_memory_after_steps_behind_the_last(
+    solver: Any, stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the adjoint takes from the solve is not touched by steps too many."""
+    layer, x, found = Layer(), given(), []
+    for ahead in (0, 2):
+        monkeypatch.setattr(_programs, "AHEAD", ahead)
+        options = {"solver": solver, "adjoint": fpi.Implicit(reuse=True)}
+        sol, _, gradients = both(fpi.Staged(layer), x, layer.weight, **options)
+        found.append((gradients, sol.backward.stats.steps))
+    assert all(map(torch.equal, found[0][0], found[1][0]))
+    assert found[0][1] == found[1][1]
+
+
 def test_broken_system_and_what_the_adjoint_says(stand: Stand) -> None:
     slope = torch.tensor([[0.5], [float("nan")], [-0.9], [10.0]], dtype=torch.float64)
     f = fpi.Staged(lambda z: slope * z + 1.0)
@@ -171,7 +186,7 @@ def test_what_was_written_to_before_the_gradient(stand: Stand) -> None:
     sol = fpi.fixed_point(fpi.Staged(layer), start(), (x,), **OPTIONS)
     with torch.no_grad():
         layer.weight.mul_(0.5)
-    with pytest.raises((fpi.DerivativeError, RuntimeError), match="written to|inplace"):
+    with pytest.raises((fpi.DerivativeError, RuntimeError), match=r"written to|inplace"):
         sol.value["a"].sum().backward()
 
 
@@ -225,5 +240,7 @@ def test_by_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     for x in (torch.ones(33), torch.zeros(33) - 2.0):
         with torch.no_grad():
             sol = fpi.fixed_point(f, torch.zeros(33), (x,), solver=fpi.Picard(), rtol=1e-5)
-        torch.testing.assert_close(slope * torch.tanh(sol.value) + x, sol.value, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            slope * torch.tanh(sol.value) + x, sol.value, rtol=1e-4, atol=1e-4
+        )
         assert isinstance(sol.stats.evaluations, int)

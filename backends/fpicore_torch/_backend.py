@@ -36,7 +36,8 @@ from ._ops import TorchOps
 from ._products import Linearization
 from ._recorded import TorchRecordedOps
 from ._reversed import reversed_solve
-from ._staged import Line, Staged
+from ._staged import Staged
+from ._staged_map import Line, Map
 
 T = TypeVar("T")
 
@@ -102,7 +103,7 @@ class TorchBackend:
             f, line = resume(watched(frozen)), None
             if isinstance(problem.f, Staged):
                 f = problem.f.read(problem, frozen, start)
-                ops = problem.f.ops(ops, start[0].device)
+                ops = problem.f.ops(ops, start)
             z, results, stats, memory = passage(ops, start)(iteration.run, f, start, problem.budget)
             # f may have returned a tensor that the caller holds, and z0 may be the answer.
             z = tuple([leaf.clone() for leaf in z])
@@ -110,8 +111,8 @@ class TorchBackend:
         if torch.is_grad_enabled():
             backward = Backward()
             forward = adjoint.forward(iteration, memory)
-            if isinstance(problem.f, Staged):
-                line = problem.f.line(f, z)
+            if isinstance(f, Map):
+                line = Line(problem.f, f, z)
             z = attach(self, problem, frozen, forward, adjoint, z, backward, line)
         else:
             frozen.take_effect(z)
@@ -192,7 +193,8 @@ def attach(
     staged: Line | None = None,
 ) -> Leaves:
     """value, with the pull-back of the fixed point exact to ``adjoint.order``."""
-    inputs = tuple(leaf.clone().requires_grad_() for leaf in value)
+    # On the memory of value, which nobody else sees: what is returned is another copy.
+    inputs = tuple(leaf.detach().requires_grad_() for leaf in value)
     found = None
     if adjoint.order is None:
         found = frozen.lasting(partial(capture, frozen), inputs)

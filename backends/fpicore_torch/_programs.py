@@ -64,7 +64,8 @@ def compiled(graph: Any, examples: Leaves) -> Callable[..., Any]:
     """An FX graph as inductor runs it, without the guards of torch.compile: nothing changes."""
     import torch._inductor
 
-    return torch._inductor.compile(graph, list(examples), options=_OPTIONS)
+    made: Any = torch._inductor.compile(graph, list(examples), options=_OPTIONS)
+    return made
 
 
 _OPTIONS = {

@@ -48,17 +48,17 @@ class StagedOps(TorchDeviceOps):
         # A step may come after the last one, and must change nothing then.
         self._guarded = together > 1 or accelerator(device) is not None
 
-    def scalar(self, value: float) -> Tensor:
+    def scalar(self, value: float) -> Any:
         """A tensor: a Python number would be a constant of the program."""
         return torch.full((), value, dtype=self._kind, device=self._device)
 
-    def history(self, leaf: Tensor, length: int) -> Slots:
+    def history(self, leaf: Tensor, length: int) -> Any:
         """Zeros, and one slot more for what shall not be kept."""
         rows = self._rows(leaf)
         rows = rows.reshape(-1, rows.shape[-1]) if self.batch_ndim else rows
         return Slots(rows.new_zeros((*rows.shape[:-1], length + 1, rows.shape[-1])))
 
-    def store(self, history: Slots, slot: Tensor, leaf: Tensor) -> Slots:
+    def store(self, history: Any, slot: Tensor, leaf: Tensor) -> Any:
         """Overwrite a slot; the spare one where nothing iterates any more."""
         whole = history.whole
         rows = self._rows(leaf).reshape(*whole.shape[:-2], 1, whole.shape[-1])
@@ -68,18 +68,18 @@ class StagedOps(TorchDeviceOps):
         whole.index_copy_(-2, index, rows)
         return history
 
-    def difference(self, history: Slots, slot: Any, a: Tensor, b: Tensor) -> Tensor:
+    def difference(self, history: Any, slot: Any, a: Tensor, b: Tensor) -> Tensor:
         """a − b."""
         return a - b
 
-    def project(self, history: Slots, leaf: Tensor) -> Tensor:
+    def project(self, history: Any, leaf: Tensor) -> Tensor:
         """Products of every slot with leaf."""
         matrix, row = history.whole[..., :-1, :], self._rows(leaf)
         row = row.conj() if row.is_complex() else row
         products = (matrix @ row.reshape(*matrix.shape[:-2], -1, 1))[..., 0]
         return self._number(products.reshape(*leaf.shape[: self.batch_ndim], -1))
 
-    def combine(self, weights: Tensor, history: Slots, like: Tensor) -> Tensor:
+    def combine(self, weights: Tensor, history: Any, like: Tensor) -> Tensor:
         """Weighted sum of the slots."""
         matrix = history.whole[..., :-1, :]
         row = weights.to(matrix.dtype).reshape(*matrix.shape[:-2], 1, -1)
@@ -138,11 +138,11 @@ class StagedOps(TorchDeviceOps):
         """The carry after a step, or as it was where nothing iterates."""
         if not self._guarded:
             return process.update(self, carry, f(carry.z))
-        self._alive = process.active(self, carry)
+        self._alive = alive = process.active(self, carry)
         new = process.update(self, carry, f(carry.z))
         # Nobody looks at z once all systems have stopped, and the answer does not change then.
         free = {"z": new.z, "value": new.value} if hasattr(new, "value") else {}
-        kept = _chosen(self._alive, new._replace(**dict.fromkeys(free, ())), carry)
+        kept = _chosen(alive, new._replace(**dict.fromkeys(free, ())), carry)
         self._alive = None
         return kept._replace(**free)
 

@@ -47,6 +47,8 @@ def main() -> int:
 
 
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    if options.device == "cuda" and not record.has_gpu():
+        raise ValueError("expected a GPU that PyTorch can use for --device cuda, found none")
     if options.join:
         texts = [path.read_text(encoding="utf-8") for path in options.join]
         made = record.joined([json.loads(text) for text in texts])

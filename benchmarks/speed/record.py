@@ -78,6 +78,15 @@ def dumps(made: dict[str, Any]) -> str:
     return f'{opening},\n "cases": [\n{lines}\n ]\n}}\n'
 
 
+def has_gpu() -> bool:
+    """Whether PyTorch, which names the GPU in the record, finds one."""
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
+
+
 def _device(device: str) -> str:
     if device == "cpu":
         return "one CPU thread"
