@@ -99,7 +99,7 @@ def test_the_fixed_point_does_not_depend_on_the_step() -> None:
 def test_quick_training(name: str, model: str) -> None:
     """The loss falls, held-out pictures get better than before and than noisy, all converges."""
     framework = polish(open_framework(name))
-    run, _ = denoising.learned(framework, model, TINY, 0, lambda items, *_: items)
+    run = denoising.learned(framework, model, TINY, 0, lambda items, *_: items)
     assert run["last_loss"] < 0.8 * run["first_loss"]
     noisy: dict[str, Any] = denoising.nothing(TINY)
     assert run["test"]["25"]["psnr"] > noisy["test"]["25"]["psnr"] + 2.0

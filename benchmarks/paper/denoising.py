@@ -35,7 +35,6 @@ from .tally import Tally
 
 Restore = Callable[[np.ndarray, float], np.ndarray]
 """(noisy, σ in grey levels) ↦ clean, one picture in units."""
-Job = Callable[[], tuple[dict[str, Any], Restore]]
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def windows(names: tuple[str, ...], options: Options) -> list[Picture]:
 
 def learned(
     framework: Framework, name: str, options: Options, seed: int, watch: Any
-) -> tuple[dict[str, Any], Restore]:
+) -> dict[str, Any]:
     """Train and test a model."""
     weights, run = train(framework, name, options, seed, watch)
     tally = Tally()
@@ -153,10 +152,10 @@ def learned(
     run["test"] = scores(restore, windows(TEST, options), options.sigmas)
     run["test_solves"] = tally.figures()
     run["validation"] = scores(restore, windows(VALIDATION, options), options.sigmas)
-    return run, restore
+    return run
 
 
-def classical(name: str, options: Options) -> tuple[dict[str, Any], Restore]:
+def classical(name: str, options: Options) -> dict[str, Any]:
     """Pick a choice for every σ on the middle of four training pictures, and test it."""
     begin, tuning = time.process_time(), replace(options, window=min(options.window, 128))
     pictures = windows(TRAINING[:4], tuning)
@@ -170,7 +169,7 @@ def classical(name: str, options: Options) -> tuple[dict[str, Any], Restore]:
         "choices": {f"{sigma:g}": choice for sigma, choice in choices.items()},
         "test": scores(restore, windows(TEST, options), options.sigmas),
         "cpu_seconds": round(time.process_time() - begin, 1),
-    }, restore
+    }
 
 
 def nothing(options: Options) -> dict[str, Any]:
@@ -195,7 +194,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", type=int, metavar="NUMBER")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the record, written or added to")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw pictures and curves")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the gains")
     return parser.parse_args(arguments)
 
 
@@ -214,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
         "runs": [nothing(options)],
     }
     record = resumed(record, given.json)
-    jobs: dict[tuple[str, int | None], Job] = {
+    jobs: dict[tuple[str, int | None], Callable[[], dict[str, Any]]] = {
         (name, None): partial(classical, name, options) for name in CLASSICAL
     }
     jobs |= {
@@ -222,18 +221,15 @@ def main(arguments: list[str] | None = None) -> int:
         for name in MODELS
         for seed in range(given.seeds)
     }
-    restorers: dict[str, Restore] = {}
     for (name, seed), job in jobs.items():
         if name not in given.model or done(record, name, seed):
             continue
-        run, restore = job()
-        restorers.setdefault(name, restore)
-        record["runs"].append(run)
-        print(json.dumps(run), flush=True)
+        record["runs"].append(job())
+        print(json.dumps(record["runs"][-1]), flush=True)
         if given.json:
             given.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if given.plot:
-        denoising_plot.draw(given.plot, record, restorers, windows(TEST, options)[0])
+        denoising_plot.draw(given.plot, record)
     return 0
 
 

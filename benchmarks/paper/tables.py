@@ -23,9 +23,9 @@ BEGIN, END = "<!-- {}: begin, generated -->", "<!-- {}: end -->"
 def bibtex() -> str:
     """One row for each framework and model, and the published iteration's cost."""
     lines = [
-        "| model | framework | test F1, mean ± deviation | held-out F1 | CPU s an epoch | "
+        "| model | framework | seeds | test F1, mean ± deviation | held-out F1 | CPU s an epoch | "
         "not converged, forward / backward | steps, forward / backward |",
-        "|---|---|---|---|---|---|---|",
+        "|---" * 8 + "|",
     ]
     records = results("bibtex-*.json")
     trained = [record for record in records if "framework" in record]
@@ -37,7 +37,7 @@ def bibtex() -> str:
     for record in records:
         if "framework" not in record:
             lines += [
-                f"| {run['model']}, the published iteration | torch | | | "
+                f"| {run['model']}, the published iteration | torch | | | | "
                 f"{run['cpu_seconds_an_epoch']:.0f} | {run['batches_at_the_cap']} of "
                 f"{run['batches_run']} batches | {run['mean_steps_forward']:.0f} / "
                 f"{run['mean_steps_backward']:.0f} |"
@@ -83,7 +83,7 @@ def _row(model: str, framework: str, runs: list[dict[str, Any]]) -> str:
             f"{mean('mean_steps_backward'):.1f} |"
         )
     return (
-        f"| {model} | {framework} | {statistics.mean(scores):.1f}{deviation} | "
+        f"| {model} | {framework} | {len(runs)} | {statistics.mean(scores):.1f}{deviation} | "
         f"{mean('validation_f1'):.1f} | {mean('cpu_seconds_an_epoch'):.1f} {solves}"
     )
 
