@@ -15,8 +15,6 @@ from benchmarks.paper.frameworks import NAMES, open_framework
 from benchmarks.paper.optimiser import clipped, cosine
 from fpicore import Implicit
 
-from .compilers import polish
-
 TINY = replace(denoising.QUICK, window=48)
 
 
@@ -98,7 +96,7 @@ def test_the_fixed_point_does_not_depend_on_the_step() -> None:
 )
 def test_quick_training(name: str, model: str) -> None:
     """The loss falls, held-out pictures get better than before and than noisy, all converges."""
-    framework = polish(open_framework(name))
+    framework = open_framework(name)
     run = denoising.learned(framework, model, TINY, 0, lambda items, *_: items)
     assert run["last_loss"] < 0.8 * run["first_loss"]
     noisy: dict[str, Any] = denoising.nothing(TINY)
