@@ -39,7 +39,7 @@ verify: $(USER_STAMP)
 	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/fpicore verify
 
 test: $(DEVELOPER_STAMP)
-	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 matrix: $(USER_STAMP)
 	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/fpicore verify --only matrix --markdown README.md

@@ -1,8 +1,7 @@
 """XLA without its optimiser: most of a test's time in JAX and TensorFlow is compilation.
 
 The programs, and what is asked of them, are the same; LLVM is told not to polish machine code that
-runs once. Commands that a test runs as a user does, ``fpicore verify`` and the README, keep the
-optimiser. XLA_FLAGS in the environment, even empty, are left as they are:
+runs once. XLA_FLAGS in the environment, even empty, are left as they are:
 ``XLA_FLAGS= make test`` runs everything optimised.
 """
 
@@ -24,14 +23,6 @@ def quicken() -> None:
     """Set XLA_FLAGS for this process and its children, unless they are set."""
     if "XLA_FLAGS" not in os.environ:
         os.environ["XLA_FLAGS"] = f"{QUICK} {EMITTERS}" if _constrained() else QUICK
-
-
-def optimised() -> dict[str, str]:
-    """The environment of a user's command."""
-    kept = dict(os.environ)
-    if kept.get("XLA_FLAGS", "").startswith(QUICK):
-        del kept["XLA_FLAGS"]
-    return kept
 
 
 def _constrained() -> bool:

@@ -309,8 +309,8 @@ def test_errors() -> None:
         fpicore_keras.FixedPoint(lambda z, x: z[:, 1:])(np.ones((2, 3), "float32"))
 
 
-SHARED = {"jax": "value or fit or warm"}
-"""What is repeated, where all of it would take long."""
+SHARED = "value or fit or warm or mixed"
+"""What is repeated."""
 
 
 @pytest.mark.skipif(CHILD in os.environ, reason="is the repetition")
@@ -327,7 +327,7 @@ def test_on_the_other_backends(backend: str) -> None:
             "-p",
             "no:cacheprovider",
             "-k",
-            SHARED.get(backend, ""),
+            SHARED,
             __file__,
         ],
         env={**os.environ, "KERAS_BACKEND": backend, "JAX_ENABLE_X64": "1", CHILD: "1"},

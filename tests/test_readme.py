@@ -11,8 +11,6 @@ import pytest
 from fpicore.verify.frameworks import installed
 from fpicore.verify.problem import FRAMEWORKS
 
-from .compilers import optimised
-
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -79,7 +77,6 @@ def test_python(package: str, tmp_path: Path) -> None:
         text=True,
         check=False,
         cwd=tmp_path,
-        env=optimised(),
     )
     assert done.returncode == 0, done.stderr[-2000:]
 

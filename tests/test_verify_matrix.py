@@ -159,7 +159,9 @@ def test_strategies_that_are_not_right(strategy: Strategy, status: Status) -> No
     assert failures == (status is Status.WRONG)
 
 
+@pytest.mark.only("numpy", "torch")
 def test_every_strategy(lab: Lab) -> None:
+    """Those of JAX and TensorFlow are compared with the same formulas in their own tests."""
     checks = compare([lab._harness], lambda harness: harness.modes[0], silent)
     recorded = {"Unrolled", "Unrolled, checkpoint", "Reversible"}
     without = {"Implicit, reuse", *recorded}
