@@ -93,7 +93,11 @@ def make_budget(backend: Backend, problem: Problem, budget: Any, max_steps: int)
         InputError: it is no integer, or out of range as far as that can be seen.
     """
     try:
-        count = None if isinstance(budget, bool) else operator.index(budget)
+        # A tensor of PyTorch's that has one entry is an index, with axes or boolean as well.
+        plain = getattr(budget, "shape", ()) == () and "bool" not in str(
+            getattr(budget, "dtype", type(budget))
+        )
+        count = operator.index(budget) if plain else None
     except (TypeError, AttributeError, RuntimeError):  # the last where torch.func.vmap maps it
         count = None
     if count is None and _is_traced_integer(backend, problem, budget):

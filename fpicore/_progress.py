@@ -4,6 +4,7 @@ import math
 from types import TracebackType
 from typing import Any, Self
 
+from ._errors import InputError
 from ._extras import require
 from ._watch import Progress
 
@@ -22,13 +23,18 @@ class ProgressBar:
         console: a ``rich.console.Console`` to draw on; None is stderr.
 
     Raises:
-        InputError: rich is not installed.
+        InputError: rich is not installed, or ``console`` is no console.
     """
 
     def __init__(self, console: Any = None) -> None:
         self._bars: Any = require("rich.progress", "the progress bar", "rich")
         consoles: Any = require("rich.console", "the progress bar", "rich")
         self._console = consoles.Console(stderr=True) if console is None else console
+        if not isinstance(self._console, consoles.Console):  # a Progress, where () was forgotten
+            raise InputError(
+                f"expected console to be a rich.console.Console or None, received "
+                f"{type(console).__name__}; as a callback pass ProgressBar(), not ProgressBar"
+            )
         self._bar: Any = None
         self._first = 1.0
 

@@ -138,7 +138,9 @@ class Watched(Iteration):
         """Tell the callback, but not of what has stopped: under vmap the others go on."""
         going = bool(active.any()) if hasattr(active, "any") else bool(active)
         if self.callback is not None and step >= 0 and (going or last):
-            self.callback(Progress(int(step), residual, tolerance, active))
+            # A copy of each: the loop goes on with the numbers, whatever the callback writes to.
+            own = [getattr(x, "copy", lambda x=x: x)() for x in (residual, tolerance, active)]
+            self.callback(Progress(int(step), *own))
 
 
 def watch(iteration: Iteration, trace: Any, callback: Any) -> Iteration:

@@ -124,6 +124,12 @@ def test_a_progress_bar_ends_with_the_solve() -> None:
     assert bar._bar is None
 
 
+def test_a_progress_bar_without_its_brackets() -> None:
+    pytest.importorskip("rich")
+    with pytest.raises(InputError, match=r"pass ProgressBar\(\)"):
+        ProgressBar(Progress(0, 1.0, 0.1, True))
+
+
 @pytest.mark.parametrize(
     ("use", "extra"), [(ProgressBar, "cli"), (None, "plot")], ids=["bar", "plot"]
 )

@@ -4,6 +4,7 @@ Programs run as FX graphs: inductor takes seconds, and a CUDA graph a GPU.
 """
 
 import gc
+import threading
 import weakref
 from typing import Any
 
@@ -135,6 +136,16 @@ def test_closures_are_looked_at_again(how: str, stand: Stand) -> None:
     torch.testing.assert_close(found, [2.0, 2.0 / 3.0, 6.0], rtol=1e-5, atol=0.0)
 
 
+def test_more_kinds_than_dynamo_allows(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_staged, "_MOST", 10)
+    f = fpi.Staged(lambda z: 0.5 * z + 1.0)
+    for size in range(2, 12):
+        sol = fpi.fixed_point(f, torch.zeros(size))
+        torch.testing.assert_close(sol.value, torch.full((size,), 2.0), rtol=1e-3, atol=0.0)
+    with pytest.raises(fpi.MapError, match="kinds"):
+        fpi.fixed_point(f, torch.zeros(12))
+
+
 @pytest.mark.parametrize("adjoint", [fpi.Neumann(4), fpi.OneStep(), fpi.Implicit(reuse=True),
                                      fpi.Implicit(solver=fpi.GMRES(5))], ids=str)  # fmt: skip
 def test_adjoints(adjoint: Any, stand: Stand) -> None:
@@ -188,6 +199,42 @@ def test_what_was_written_to_before_the_gradient(stand: Stand) -> None:
         layer.weight.mul_(0.5)
     with pytest.raises((fpi.DerivativeError, RuntimeError), match=r"written to|inplace"):
         sol.value["a"].sum().backward()
+
+
+def test_two_threads_take_turns(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A captured program has one set of buffers."""
+    f, zero, other = fpi.Staged(lambda z, x: 0.5 * z + x, "captured"), torch.zeros(3), []
+
+    def solve(x: float) -> Any:
+        return fpi.fixed_point(f, zero, (torch.full((3,), x),), solver=fpi.Picard()).value
+
+    solve(0.5)
+    thread = threading.Thread(target=lambda: other.append(solve(-4.0)))
+    fill = _programs.Captured._fill
+
+    def filled(program: Any, inputs: Any) -> None:
+        fill(program, inputs)
+        if thread.ident is None:
+            thread.start()
+            thread.join(0.3)
+
+    monkeypatch.setattr(_programs.Captured, "_fill", filled)
+    torch.testing.assert_close(solve(1.0), torch.full((3,), 2.0), rtol=1e-3, atol=0.0)
+    thread.join()
+    torch.testing.assert_close(other[0], torch.full((3,), -8.0), rtol=1e-3, atol=0.0)
+
+
+def test_within_a_map_that_is_not_staged(stand: Stand) -> None:
+    """The evaluation that records the outer map runs eagerly."""
+    layer, x = Layer(), given()
+    inner = fpi.Staged(lambda z, x: torch.tanh(z @ layer.weight + x))
+    found = []
+    for f in (inner, inner.f):
+        outer = lambda z, x: 0.5 * fpi.fixed_point(f, z, (x + z,), **OPTIONS).value  # noqa: B023, E731
+        value = fpi.fixed_point(outer, torch.zeros_like(x), (x,), rtol=1e-8).value
+        found.append((value.detach(), *torch.autograd.grad(value.sum(), (x, layer.weight))))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-8)
+    assert stand.posted > 0
 
 
 def dropped(z: Any) -> Any:

@@ -189,6 +189,18 @@ def test_trace_of_the_adjoint_solve(lab: Lab) -> None:
     assert 20 < np.isfinite(trace[2]).sum() < 40
 
 
+def test_what_a_callback_writes_to_is_its_own(lab: Lab) -> None:
+    def careless(progress: Progress) -> None:
+        for x in progress[1:]:
+            x[...] = 0
+
+    expected = lines(lab)(lab.tensor(SLOPES), lab.tensor(START))
+    sol = lines(lab, callback=careless)(lab.tensor(SLOPES), lab.tensor(START))
+    lab.wait()
+    assert lab.numpy(sol.stats.steps).tolist() == lab.numpy(expected.stats.steps).tolist()
+    assert lab.numpy(sol.result.codes).tolist() == lab.numpy(expected.result.codes).tolist()
+
+
 def test_what_a_callback_raises_ends_an_eager_solve(lab: Lab) -> None:
     def stop(progress: Progress) -> None:
         if progress.step == 2:
@@ -212,6 +224,12 @@ def test_what_a_callback_raises_ends_an_eager_solve(lab: Lab) -> None:
 def test_bad_options(lab: Lab, option: dict[str, Any], message: str) -> None:
     with pytest.raises(lab.fpi.InputError, match=message):
         lines(lab, **option)(lab.tensor(SLOPES), lab.tensor(START))
+
+
+def test_a_budget_without_axes(lab: Lab) -> None:
+    for budget in (lab.tensor(np.array([2])), lab.tensor(np.array(2)) > 1):
+        with pytest.raises(lab.fpi.InputError, match="expected budget"):
+            lines(lab, budget=budget)(lab.tensor(SLOPES), lab.tensor(START))
 
 
 @pytest.mark.only("numpy", "torch", "tensorflow")

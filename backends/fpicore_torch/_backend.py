@@ -102,8 +102,9 @@ class TorchBackend:
             start = tuple([leaf.detach() for leaf in problem.leaves])
             f, line = resume(watched(frozen)), None
             if isinstance(problem.f, Staged):
-                f = problem.f.read(problem, frozen, start)
-                ops = problem.f.ops(ops, start)
+                staged = problem.f.read(problem, frozen, start)
+                if staged is not None:
+                    f, ops = staged, problem.f.ops(ops, start)
             z, results, stats, memory = passage(ops, start)(iteration.run, f, start, problem.budget)
             # f may have returned a tensor that the caller holds, and z0 may be the answer.
             z = tuple([leaf.clone() for leaf in z])

@@ -83,6 +83,13 @@ class _Eagerly:
 
     def __init__(self) -> None:
         self._lock, self._count, self._stance = Lock(), 0, cast(Any, None)
+        self.turn = 0
+        """How often any thread has left."""
+
+    @property
+    def on(self) -> bool:
+        """Whether any thread is within."""
+        return self._count > 0
 
     def __enter__(self) -> None:
         with self._lock:
@@ -93,7 +100,7 @@ class _Eagerly:
 
     def __exit__(self, *error: Any) -> None:
         with self._lock:
-            self._count -= 1
+            self._count, self.turn = self._count - 1, self.turn + 1
             if self._count == 0:
                 self._stance.__exit__(*error)
 

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
@@ -164,6 +165,7 @@ class Captured(Program):
                 f'"{examples[0].device}"; use how="compiled"'
             )
         self._seam, self._roles = seam, roles
+        self._lock = Lock()  # two threads would write to the same buffers
         self._inputs = [torch.empty_like(leaf) for leaf in examples[: roles.own]]
         self._fixed = examples[roles.own :]
         self._fill(examples)
@@ -183,21 +185,23 @@ class Captured(Program):
 
     def __call__(self, *inputs: Tensor) -> Leaves:
         """One replay."""
-        self._fill(inputs)
-        self._replay()
-        return tuple([leaf.clone() for leaf in self._outputs])
+        with self._lock:
+            self._fill(inputs)
+            self._replay()
+            return tuple([leaf.clone() for leaf in self._outputs])
 
     def iterate(self, inputs: Leaves) -> Leaves:
         """A replay a step."""
-        self._fill(inputs)
 
         def step() -> Tensor:
             self._replay()
             return self._outputs[-1]
 
-        run_ahead(step, self._seam)
-        kept = self._inputs[: self._roles.moving + self._roles.written]
-        return tuple([leaf.clone() for leaf in kept])
+        with self._lock:
+            self._fill(inputs)
+            run_ahead(step, self._seam)
+            kept = self._inputs[: self._roles.moving + self._roles.written]
+            return tuple([leaf.clone() for leaf in kept])
 
     def _fill(self, inputs: Leaves) -> None:
         for place, leaf in zip(self._inputs, inputs, strict=False):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import Unsupported
+from torch._dynamo.exc import FailOnRecompileLimitHit, Unsupported
 
 import fpicore
 from fpicore import InputError, Leaves, MapError, Problem
@@ -20,6 +20,7 @@ from fpicore import InputError, Leaves, MapError, Problem
 from ._capture import capture
 from ._evaluation import unwritten
 from ._frozen import Frozen
+from ._levels import eagerly
 from ._programs import Captured, Compiled, Program, Roles
 from ._staged_map import Map, Plan, graph_of, kind_of
 from ._staged_ops import Fixed, StagedOps
@@ -81,8 +82,8 @@ class Staged:
         together = TOGETHER[self.how] if small else 1
         return StagedOps(self, ops.batch_ndim, ops.eps, leaves[0].device, together)
 
-    def read(self, problem: Problem, frozen: Frozen, z: Leaves) -> Map:
-        """f as it is now, as data.
+    def read(self, problem: Problem, frozen: Frozen, z: Leaves) -> Map | None:
+        """f as it is now, as data; None within what runs eagerly, as the capture of a map does.
 
         Raises:
             InputError: there is autocast around the solve.
@@ -93,11 +94,13 @@ class Staged:
                 "expected no autocast around a solve with a staged f, received one; enter "
                 "torch.autocast within f and return the dtype of z"
             )
-        _noted.last = None
+        _noted.last, turn = None, eagerly.turn
         try:
-            out = self._traced(problem.rebuild(z), *problem.args)
+            out = self._look(problem.rebuild(z), problem.args)
         except Unsupported as error:
             raise MapError(_GRAPH) from error
+        except FailOnRecompileLimitHit as error:
+            raise MapError(_KINDS) from error
         if problem.has_aux:
             out = out[0]
         given = _tensors(problem.args)
@@ -105,6 +108,8 @@ class Staged:
         leaves = fpicore.flatten_like(out, problem.z0, lambda x: isinstance(x, Tensor))
         places = {id(x): i for i, x in enumerate((*outputs, *inputs))}
         if not all(id(leaf) in places for leaf in leaves):
+            if eagerly.on or eagerly.turn != turn:  # here, or in another thread: it is for all
+                return None
             raise MapError(_OFF)
         order = tuple([places[id(leaf)] for leaf in leaves])
         sources, args, fixed = _sorted(inputs, z, given)
@@ -117,6 +122,14 @@ class Staged:
 
         plan = self.kept((graph, sources, order), checked)
         return Map(plan, args, Fixed(fixed))
+
+    def _look(self, z: Any, args: tuple[Any, ...]) -> Any:
+        """f, traced anew if it is not what it was; 8 kinds is where dynamo stops by itself."""
+        try:
+            return self._traced(z, *args)
+        except FailOnRecompileLimitHit:
+            with torch._dynamo.config.patch(cache_size_limit=_MOST):
+                return self._traced(z, *args)
 
     def kept(self, key: Any, make: Callable[[], Any]) -> Any:
         """What is kept under a key."""
@@ -186,6 +199,11 @@ def _tensors(tree: Any) -> Leaves:
 _GRAPH = (
     "expected a staged f to be one graph of tensors, received one that torch.compile breaks (above "
     "is why): no branch on values, no .item(), no numbers that change; or leave f unstaged"
+)
+_KINDS = (
+    f"expected a staged f to be of at most {_MOST} kinds, by shapes, numbers and what it closes "
+    "over, received another one; pass numbers that change as tensors, pad to fewer shapes, or "
+    "leave f unstaged"
 )
 _EFFECTS = (
     "expected a staged f to have no effects, received an f that draws random numbers or writes to "
