@@ -24,8 +24,8 @@ _MESSAGES = {
     Result.CONVERGED: "the residual met its tolerance",
     Result.MAX_STEPS: "max_steps, or the budget, was reached; the best iterate is returned. Raise "
     "max_steps if the residual still falls (trace=True shows it), loosen rtol, or change the "
-    "solver: Anderson and Broyden need fewer steps than Picard, NewtonKrylov solves stiff maps. "
-    "If f(z) tends to 0, set atol",
+    "solver: Anderson and Broyden need fewer steps than Picard, NewtonKrylov solves stiff maps, "
+    "Auto tries them in turn. If f(z) tends to 0, set atol",
     Result.NONFINITE: "an iterate or f(z) became infinite or NaN; the best finite iterate is "
     "returned. If f(z0) is not finite, correct f or z0. Otherwise the map may be expansive: try "
     "Anderson or Broyden, Picard with damping < 1, NewtonKrylov, which goes back from where f is "
@@ -33,7 +33,7 @@ _MESSAGES = {
     Result.STAGNATED: "the residual has not improved for many steps; the best iterate is "
     "returned. If it is near the tolerance, it sits at rounding level: loosen rtol or use a wider "
     "dtype. If it goes up and down, the iteration is in a cycle: try Anderson, or Picard with "
-    "damping < 1. If it is large, the map may be expansive (try Anderson, Broyden or NewtonKrylov) "
+    "damping < 1. If it is large, the map may be expansive (try Anderson, Broyden or Auto) "
     "or change at every call (draw its random numbers before the solve). If f(z) tends to 0, set "
     "atol",
     Result.TRUNCATED: "a fixed number of terms was taken, as asked; nothing was measured, so take "
