@@ -82,7 +82,7 @@ class Staged:
         together = TOGETHER[self.how] if small else 1
         return StagedOps(self, ops.batch_ndim, ops.eps, leaves[0].device, together)
 
-    def read(self, problem: Problem, frozen: Frozen, z: Leaves) -> Map | None:
+    def read(self, problem: Problem, frozen: Frozen, start: Leaves, followed: bool) -> Map | None:
         """f as it is now, as data; None within what runs eagerly, as the capture of a map does.
 
         Raises:
@@ -94,9 +94,12 @@ class Staged:
                 "expected no autocast around a solve with a staged f, received one; enter "
                 "torch.autocast within f and return the dtype of z"
             )
+        # Dynamo leaves out no_grad and the rule of an autograd.Function where nothing is followed.
+        z = tuple([_own(leaf).requires_grad_(followed) for leaf in start])
         _noted.last, turn = None, eagerly.turn
         try:
-            out = self._look(problem.rebuild(z), problem.args)
+            with torch.set_grad_enabled(followed):
+                out = self._look(problem.rebuild(z), problem.args)
         except Unsupported as error:
             raise MapError(_GRAPH) from error
         except FailOnRecompileLimitHit as error:
@@ -115,10 +118,12 @@ class Staged:
         sources, args, fixed = _sorted(inputs, z, given)
 
         def checked() -> Plan:
-            unwritten(frozen)(z)
+            expected = unwritten(frozen)(z)
             if not frozen.plain or capture(frozen, z).written:
                 raise MapError(_EFFECTS)
-            return Plan(graph, sources, order)
+            plan = Plan(graph, sources, order)
+            plan.confirm(z, args, fixed, expected)
+            return plan
 
         plan = self.kept((graph, sources, order), checked)
         return Map(plan, args, Fixed(fixed))
@@ -159,8 +164,9 @@ def _note(graph: Any, examples: Any) -> Callable[..., Any]:
 
     def run(*inputs: Any) -> Any:
         nonlocal outputs
-        if outputs is None:
-            outputs = graph(*inputs)  # it is asked for what it reads: values are for once
+        if outputs is None:  # it is asked for what it reads: values are for once
+            with torch.no_grad():
+                outputs = tuple([x.detach() for x in graph(*inputs)])
         _noted.last = graph, inputs, outputs
         return outputs
 
@@ -187,6 +193,11 @@ def _sorted(inputs: Leaves, z: Leaves, given: Leaves) -> tuple[Any, Leaves, Leav
         sources.append((group, len(groups[group])))
         groups[group].append(x.detach())
     return tuple(sources), tuple(groups[1]), tuple(groups[2])
+
+
+def _own(leaf: Tensor) -> Tensor:
+    """Another tensor; a copy of one of inference mode, which cannot require a gradient."""
+    return leaf.clone() if leaf.is_inference() else leaf.detach()
 
 
 def _tensors(tree: Any) -> Leaves:
