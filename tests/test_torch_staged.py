@@ -126,6 +126,18 @@ def test_never_stale(how: str, stand: Stand) -> None:
     check(layer, f, given(rows=3))
 
 
+def test_hooks_that_come_and_go(stand: Stand) -> None:
+    linear = torch.nn.Linear(3, 3).double()
+    zero = torch.zeros(3, dtype=torch.float64)
+    f = fpi.Staged(lambda z: 0.1 * torch.tanh(linear(z)) + 1.0)
+    for hook in (None, lambda module, given, out: 3.0 * out, None):
+        handle = hook and linear.register_forward_hook(hook)
+        found = [fpi.fixed_point(g, zero, rtol=1e-12).value for g in (f, f.f)]
+        torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=0.0)
+        if handle:
+            handle.remove()
+
+
 @pytest.mark.parametrize("how", HOWS)
 def test_closures_are_looked_at_again(how: str, stand: Stand) -> None:
     slope, shift = torch.tensor(0.5), 1.0
@@ -137,7 +149,7 @@ def test_closures_are_looked_at_again(how: str, stand: Stand) -> None:
 
 
 def test_more_kinds_than_dynamo_allows(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_staged, "_MOST", 10)
+    monkeypatch.setitem(_staged._DYNAMO, "cache_size_limit", 10)
     f = fpi.Staged(lambda z: 0.5 * z + 1.0)
     for size in range(2, 12):
         sol = fpi.fixed_point(f, torch.zeros(size))

@@ -7,7 +7,7 @@ step. The adjoint's step is traced likewise, around the product with Jᵀ.
 """
 
 from collections.abc import Callable
-from threading import local
+from threading import RLock, local
 from typing import Any
 
 import torch
@@ -32,6 +32,9 @@ SMALL = 2**15
 """Entries of a state that is not small: the steps after the last one would cost more."""
 _MOST = 64
 """Programs kept; the oldest goes first."""
+_DYNAMO = {"cache_size_limit": _MOST, "skip_nnmodule_hook_guards": False}
+"""By itself it stops at 8 kinds of f, and does not see hooks that come or go."""
+_LOOKING = RLock()
 
 
 class Staged:
@@ -49,8 +52,8 @@ class Staged:
     wait for the host. It may not draw random numbers or write to a tensor.
 
     Staged are the solve and the pull-back of its first derivative by `Implicit` and its
-    approximations. Everything else evaluates f as it stands: other adjoints, torch.func, forward
-    mode, derivatives of higher order.
+    approximations. Everything else evaluates f as it stands: other adjoints, compact, torch.func,
+    forward mode, derivatives of higher order, a solve within a map that is not staged.
 
     Attributes:
         f: the map.
@@ -129,12 +132,10 @@ class Staged:
         return Map(plan, args, Fixed(fixed))
 
     def _look(self, z: Any, args: tuple[Any, ...]) -> Any:
-        """f, traced anew if it is not what it was; 8 kinds is where dynamo stops by itself."""
-        try:
+        """f, traced anew if it is not what it was."""
+        # The options are one for all threads; restored out of turn, they would stay for good.
+        with _LOOKING, torch._dynamo.config.patch(_DYNAMO):
             return self._traced(z, *args)
-        except FailOnRecompileLimitHit:
-            with torch._dynamo.config.patch(cache_size_limit=_MOST):
-                return self._traced(z, *args)
 
     def kept(self, key: Any, make: Callable[[], Any]) -> Any:
         """What is kept under a key."""
