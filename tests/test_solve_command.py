@@ -49,6 +49,11 @@ def test_a_problem_is_solved(capsys: pytest.CaptureFixture[str]) -> None:
     assert "picard, numpy" in shown[4]
 
 
+def test_auto_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["solve", "mine.py:problem", "--solver", "auto"]) == 0
+    assert "auto, numpy" in capsys.readouterr().out
+
+
 def test_failure_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["solve", "mine.py:diverging", "--solver", "picard"]) == 1
     shown = capsys.readouterr().out

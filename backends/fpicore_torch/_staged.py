@@ -49,7 +49,8 @@ class Staged:
     traced anew. Values and gradients are those of eager steps but for rounding.
 
     f must be one graph to ``torch.compile(fullgraph=True)``: no branch on values of tensors, no
-    wait for the host. It may not draw random numbers or write to a tensor.
+    wait for the host. It may not draw random numbers or write to a tensor, and tensors that it
+    keeps outside of itself (``self.last = h``) are not those of the solve.
 
     Staged are the solve and the pull-back of its first derivative by `Implicit` and its
     approximations. Everything else evaluates f as it stands: other adjoints, compact, torch.func,

@@ -16,14 +16,17 @@ from .._extras import require
 from .._plot import plot_convergence
 from .._progress import ProgressBar
 from .._solution import MANY, Result, Results, Solution, Stats
+from ..solvers import Auto
 from ..verify.arrays import cast, convert
 from ..verify.frameworks import installed, select, version
 from ..verify.harness import Harness
 from ..verify.load import load_problem
 from ..verify.problem import FRAMEWORKS, Problem
-from ..verify.run import SOLVERS
+from ..verify.run import SOLVERS as VERIFIED
 from ..verify.tolerances import TOLERANCES
 from .shared import PROBLEM_HELP, check_output, load_harnesses
+
+SOLVERS = {**VERIFIED, "auto": Auto()}
 
 _DESCRIPTION = """\
 Solves one problem in one framework, eagerly, with a progress bar where stderr is a terminal.
