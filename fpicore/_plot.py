@@ -35,7 +35,8 @@ def plot_convergence(solution: Any, ax: Any = None) -> Any:
         )
     if stats.trace is None:
         raise InputError(
-            "expected a solution with a trace, received one without; pass trace=True to fixed_point"
+            "expected a solution with a trace, received one without; pass trace=True to "
+            "fixed_point, or to Implicit with a solver other than GMRES"
         )
     traces, tolerances = _rows(stats)
     if ax is None:

@@ -126,6 +126,18 @@ def test_never_stale(how: str, stand: Stand) -> None:
     check(layer, f, given(rows=3))
 
 
+def test_hooks_that_come_and_go(stand: Stand) -> None:
+    linear = torch.nn.Linear(3, 3).double()
+    zero = torch.zeros(3, dtype=torch.float64)
+    f = fpi.Staged(lambda z: 0.1 * torch.tanh(linear(z)) + 1.0)
+    for hook in (None, lambda module, given, out: 3.0 * out, None):
+        handle = hook and linear.register_forward_hook(hook)
+        found = [fpi.fixed_point(g, zero, rtol=1e-12).value for g in (f, f.f)]
+        torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=0.0)
+        if handle:
+            handle.remove()
+
+
 @pytest.mark.parametrize("how", HOWS)
 def test_closures_are_looked_at_again(how: str, stand: Stand) -> None:
     slope, shift = torch.tensor(0.5), 1.0
@@ -137,7 +149,7 @@ def test_closures_are_looked_at_again(how: str, stand: Stand) -> None:
 
 
 def test_more_kinds_than_dynamo_allows(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_staged, "_MOST", 10)
+    monkeypatch.setitem(_staged._DYNAMO, "cache_size_limit", 10)
     f = fpi.Staged(lambda z: 0.5 * z + 1.0)
     for size in range(2, 12):
         sol = fpi.fixed_point(f, torch.zeros(size))
@@ -199,6 +211,46 @@ def test_what_was_written_to_before_the_gradient(stand: Stand) -> None:
         layer.weight.mul_(0.5)
     with pytest.raises((fpi.DerivativeError, RuntimeError), match=r"written to|inplace"):
         sol.value["a"].sum().backward()
+
+
+class Half(torch.autograd.Function):
+    """tanh, whose rule is half of its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return torch.tanh(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return 0.5 * g * (1.0 - torch.tanh(ctx.saved_tensors[0]) ** 2)
+
+
+def held(z: Any, x: Any) -> Any:
+    with torch.no_grad():
+        gate = torch.sigmoid(z)
+    return 0.5 * torch.tanh(z + x) * gate
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's
+@pytest.mark.parametrize("f", [lambda z, x: 0.5 * Half.apply(z + x), held], ids=["rule", "held"])
+def test_what_f_says_of_its_derivative_holds(f: Any, stand: Stand) -> None:
+    staged, x, found = fpi.Staged(f), given(), []
+    with torch.no_grad():
+        fpi.fixed_point(staged, torch.zeros_like(x), (x,), **OPTIONS)
+    for map_ in (staged, f):
+        value = fpi.fixed_point(map_, torch.zeros_like(x), (x,), **OPTIONS).value
+        found.append(torch.autograd.grad(value.square().sum(), x)[0])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
+
+
+def test_a_graph_that_is_not_f_is_an_error(stand: Stand) -> None:
+    """make_fx does not know the levels of torch.func."""
+    x = given()
+    energy = lambda z: (torch.tanh(z) ** 2 / 4 + (z - x) ** 2 / 2).sum()  # noqa: E731
+    f = fpi.Staged(lambda z: z - 0.5 * torch.func.grad(energy)(z))
+    with pytest.raises((fpi.MapError, fpi.DerivativeError), match="something else"):
+        fpi.fixed_point(f, torch.zeros_like(x), **OPTIONS).value.sum().backward()
 
 
 def test_two_threads_take_turns(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:

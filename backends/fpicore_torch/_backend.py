@@ -97,19 +97,19 @@ class TorchBackend:
             )
             return z, results, stats, _aux(problem, frozen, z), backward
         ops = self.ops(problem.leaves, problem.batch_ndim)
-        device = problem.leaves[0].device.type
+        device, followed = problem.leaves[0].device.type, torch.is_grad_enabled()
         with torch.no_grad(), without_autocast(device) as resume:
             start = tuple([leaf.detach() for leaf in problem.leaves])
             f, line = resume(watched(frozen)), None
             if isinstance(problem.f, Staged):
-                staged = problem.f.read(problem, frozen, start)
+                staged = problem.f.read(problem, frozen, start, followed)
                 if staged is not None:
                     f, ops = staged, problem.f.ops(ops, start)
             z, results, stats, memory = passage(ops, start)(iteration.run, f, start, problem.budget)
             # f may have returned a tensor that the caller holds, and z0 may be the answer.
             z = tuple([leaf.clone() for leaf in z])
         backward = None
-        if torch.is_grad_enabled():
+        if followed:
             backward = Backward()
             forward = adjoint.forward(iteration, memory)
             if isinstance(f, Map):
@@ -211,7 +211,7 @@ def attach(
         ops = backend.ops(value, problem.batch_ndim)
         if staged is not None and not tangent:
             with torch.no_grad():
-                found = staged.pull_back(ops, adjoint, v, forward)
+                found = staged.pull_back(ops, adjoint, v, forward, line.vjp)
             return concluded(*found)
         product = line.jvp if tangent else line.vjp
         way = passage(ops, v)

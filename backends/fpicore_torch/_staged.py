@@ -7,7 +7,7 @@ step. The adjoint's step is traced likewise, around the product with Jᵀ.
 """
 
 from collections.abc import Callable
-from threading import local
+from threading import RLock, local
 from typing import Any
 
 import torch
@@ -32,6 +32,9 @@ SMALL = 2**15
 """Entries of a state that is not small: the steps after the last one would cost more."""
 _MOST = 64
 """Programs kept; the oldest goes first."""
+_DYNAMO = {"cache_size_limit": _MOST, "skip_nnmodule_hook_guards": False}
+"""By itself it stops at 8 kinds of f, and does not see hooks that come or go."""
+_LOOKING = RLock()
 
 
 class Staged:
@@ -46,11 +49,12 @@ class Staged:
     traced anew. Values and gradients are those of eager steps but for rounding.
 
     f must be one graph to ``torch.compile(fullgraph=True)``: no branch on values of tensors, no
-    wait for the host. It may not draw random numbers or write to a tensor.
+    wait for the host. It may not draw random numbers or write to a tensor, and tensors that it
+    keeps outside of itself (``self.last = h``) are not those of the solve.
 
     Staged are the solve and the pull-back of its first derivative by `Implicit` and its
-    approximations. Everything else evaluates f as it stands: other adjoints, torch.func, forward
-    mode, derivatives of higher order.
+    approximations. Everything else evaluates f as it stands: other adjoints, compact, torch.func,
+    forward mode, derivatives of higher order, a solve within a map that is not staged.
 
     Attributes:
         f: the map.
@@ -82,7 +86,7 @@ class Staged:
         together = TOGETHER[self.how] if small else 1
         return StagedOps(self, ops.batch_ndim, ops.eps, leaves[0].device, together)
 
-    def read(self, problem: Problem, frozen: Frozen, z: Leaves) -> Map | None:
+    def read(self, problem: Problem, frozen: Frozen, start: Leaves, followed: bool) -> Map | None:
         """f as it is now, as data; None within what runs eagerly, as the capture of a map does.
 
         Raises:
@@ -94,9 +98,12 @@ class Staged:
                 "expected no autocast around a solve with a staged f, received one; enter "
                 "torch.autocast within f and return the dtype of z"
             )
+        # Dynamo leaves out no_grad and the rule of an autograd.Function where nothing is followed.
+        z = tuple([_own(leaf).requires_grad_(followed) for leaf in start])
         _noted.last, turn = None, eagerly.turn
         try:
-            out = self._look(problem.rebuild(z), problem.args)
+            with torch.set_grad_enabled(followed):
+                out = self._look(problem.rebuild(z), problem.args)
         except Unsupported as error:
             raise MapError(_GRAPH) from error
         except FailOnRecompileLimitHit as error:
@@ -115,21 +122,21 @@ class Staged:
         sources, args, fixed = _sorted(inputs, z, given)
 
         def checked() -> Plan:
-            unwritten(frozen)(z)
+            expected = unwritten(frozen)(z)
             if not frozen.plain or capture(frozen, z).written:
                 raise MapError(_EFFECTS)
-            return Plan(graph, sources, order)
+            plan = Plan(graph, sources, order)
+            plan.confirm(z, args, fixed, expected)
+            return plan
 
         plan = self.kept((graph, sources, order), checked)
         return Map(plan, args, Fixed(fixed))
 
     def _look(self, z: Any, args: tuple[Any, ...]) -> Any:
-        """f, traced anew if it is not what it was; 8 kinds is where dynamo stops by itself."""
-        try:
+        """f, traced anew if it is not what it was."""
+        # The options are one for all threads; restored out of turn, they would stay for good.
+        with _LOOKING, torch._dynamo.config.patch(_DYNAMO):
             return self._traced(z, *args)
-        except FailOnRecompileLimitHit:
-            with torch._dynamo.config.patch(cache_size_limit=_MOST):
-                return self._traced(z, *args)
 
     def kept(self, key: Any, make: Callable[[], Any]) -> Any:
         """What is kept under a key."""
@@ -159,8 +166,9 @@ def _note(graph: Any, examples: Any) -> Callable[..., Any]:
 
     def run(*inputs: Any) -> Any:
         nonlocal outputs
-        if outputs is None:
-            outputs = graph(*inputs)  # it is asked for what it reads: values are for once
+        if outputs is None:  # it is asked for what it reads: values are for once
+            with torch.no_grad():
+                outputs = tuple([x.detach() for x in graph(*inputs)])
         _noted.last = graph, inputs, outputs
         return outputs
 
@@ -187,6 +195,11 @@ def _sorted(inputs: Leaves, z: Leaves, given: Leaves) -> tuple[Any, Leaves, Leav
         sources.append((group, len(groups[group])))
         groups[group].append(x.detach())
     return tuple(sources), tuple(groups[1]), tuple(groups[2])
+
+
+def _own(leaf: Tensor) -> Tensor:
+    """Another tensor; a copy of one of inference mode, which cannot require a gradient."""
+    return leaf.clone() if leaf.is_inference() else leaf.detach()
 
 
 def _tensors(tree: Any) -> Leaves:

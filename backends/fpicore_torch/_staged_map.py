@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fpicore import AbstractPullBack, DerivativeError, Forward, Leaves, Results, Stats
+from fpicore import AbstractPullBack, DerivativeError, Forward, Leaves, MapError, Results, Stats
 
 from ._evaluation import version
 from ._programs import Roles
@@ -27,8 +27,24 @@ class Plan:
     def __call__(self, *groups: Leaves) -> Leaves:
         """f, from z, the args and what is fixed."""
         inputs = [groups[group][place] for group, place in self._sources]
-        both = (*self._graph(*inputs), *inputs)
+        with torch.set_grad_enabled(torch.is_grad_enabled()):  # a no_grad in f switches it on again
+            both = (*self._graph(*inputs), *inputs)
         return tuple([both[i] for i in self._order])
+
+    def confirm(self, z: Leaves, args: Leaves, fixed: Leaves, expected: Leaves) -> None:
+        """Trace it once by itself, and compare with what f gives.
+
+        Raises:
+            MapError: they differ.
+        """
+        first, second = len(z), len(z) + len(args)
+
+        def flat(*x: Tensor) -> Leaves:
+            return self(x[:first], x[first:second], x[second:])
+
+        inputs = (*z, *args, *fixed)
+        if not _alike(graph_of(flat, inputs)(*inputs), expected):
+            raise MapError(_OTHERWISE)
 
 
 class Map(NamedTuple):
@@ -65,17 +81,22 @@ class Line:
         self._product: Product | None = None
 
     def pull_back(
-        self, ops: Any, adjoint: AbstractPullBack, v: Leaves, forward: Forward
+        self,
+        ops: Any,
+        adjoint: AbstractPullBack,
+        v: Leaves,
+        forward: Forward,
+        eager: Callable[[Leaves], Leaves],
     ) -> tuple[Leaves, Results, Stats]:
-        """``adjoint.pull_back`` by programs."""
+        """``adjoint.pull_back`` by programs; ``eager`` is the product to compare theirs with."""
         ops = self._owner.ops(ops, v)
-        return adjoint.pull_back(ops, self.product(), v, forward)
+        return adjoint.pull_back(ops, self.product(eager), v, forward)
 
-    def product(self) -> Product:
-        """The product.
+    def product(self, eager: Callable[[Leaves], Leaves]) -> Product:
+        """The product; one that is traced anew is compared with the other.
 
         Raises:
-            DerivativeError: what f reads was written to since the solve.
+            DerivativeError: what f reads was written to since the solve, or they differ.
         """
         if self._product is None:
             if self._now() != self._versions:
@@ -84,13 +105,13 @@ class Line:
                     "was written to since; take the gradient first"
                 )
             with torch.no_grad():
-                self._product = self._make()
+                self._product = self._make(eager)
         return self._product
 
     def _now(self) -> list[int | None]:
         return [version(x) for x in (*self._map.args, *self._map.fixed.tensors)]
 
-    def _make(self) -> Product:
+    def _make(self, eager: Callable[[Leaves], Leaves]) -> Product:
         plan, args, fixed = self._map.plan, self._map.args, self._map.fixed.tensors
         size, count, z = len(self._z), len(args), self._z
 
@@ -103,7 +124,15 @@ class Line:
 
         inputs = (*z, *args, *fixed)
         key = ("pull", plan, tuple([kind_of(x) for x in inputs]))
-        parts = self._owner.kept(key, lambda: halves(graph_of(pull, (*inputs, *z)), size))
+
+        def traced() -> Any:
+            graph = graph_of(pull, (*inputs, *z))
+            g = tuple([torch.arange(x.numel(), device=x.device).cos().to(x).view_as(x) for x in z])
+            if not _alike(graph(*inputs, *g), eager(g)):
+                raise DerivativeError(_OTHERWISE)
+            return halves(graph, size)
+
+        parts = self._owner.kept(key, traced)
         roles = Roles(0, 0, size + count, len(fixed))
         values: Leaves = ()
         if any(node.op == "call_function" for node in parts.before.graph.nodes):
@@ -123,6 +152,22 @@ def graph_of(function: Callable[..., Any], inputs: Leaves) -> Any:
     """Its FX graph for such tensors, each of which is another one even where they are the same."""
     apart = [x.detach() for x in inputs]
     return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*apart)
+
+
+def _alike(found: Leaves, expected: Leaves) -> bool:
+    """Whether they differ by no more than rounding could."""
+    for a, b in zip(found, expected, strict=True):
+        slack = torch.finfo(b.dtype).eps ** 0.5
+        top = torch.nan_to_num(b.detach().abs(), 0.0, 0.0, 0.0).max().item()
+        if not torch.isclose(a, b, rtol=slack, atol=slack * top, equal_nan=True).all():
+            return False
+    return True
+
+
+_OTHERWISE = (
+    "expected torch.compile to trace a staged f as it is, received a graph that gives something "
+    "else, as it does of torch.func within f; leave f unstaged"
+)
 
 
 def _pulled(outputs: Leaves, inputs: Leaves, g: Leaves) -> Leaves:
