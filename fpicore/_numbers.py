@@ -48,3 +48,41 @@ def set_symmetric(
         row = ops.xp.where(here, growth * row, row)
     across = ops.xp.where(here[None, :], row[..., :, None], matrix)
     return ops.xp.where(here[:, None], row[..., None, :], across)
+
+
+def independent(ops: Ops, gram: Number, newest: Number, bound: float) -> Number:
+    """1 for each column to keep, else 0, from the Gram matrix of columns in a ring.
+
+    From the newest slot to older ones a column is kept if its distance from the span of the newer
+    ones that were kept is ≥ bound times its own length: the pivots of an LDLᵀ, whose steps leave
+    out the columns that are not. A column of zeros is not kept, nor any if a number is not finite.
+    """
+    xp, length = ops.xp, gram.shape[-1]
+    squares = xp.sum(gram * xp.eye(length))
+    kept = xp.zeros_like(squares)
+    for age in range(length):
+        here = xp.indicator(one_hot(ops, (newest - age) % length, length))
+        across = xp.sum(gram * here)
+        pivot, square = xp.sum(across * here), xp.sum(squares * here)
+        keep = (pivot > 0.0) & (pivot >= bound * bound * square)
+        inverse = xp.where(keep, xp.reciprocal(pivot), ops.scalar(0.0))
+        gram = gram - outer(across, column(ops, inverse) * across)
+        kept = kept + here * column(ops, xp.where(keep, ops.scalar(1.0), ops.scalar(0.0)))
+    return kept
+
+
+def filtered(
+    ops: Ops, gram: Number, filled: Number, newest: Number, bound: float, ridge: float
+) -> tuple[Number, Number]:
+    """The Gram matrix and the slots in use where differences from the newest column are kept.
+
+    The diagonal is that of the columns times 1 + ridge. A slot that is left out looks empty.
+    """
+    xp, eye = ops.xp, ops.xp.eye(gram.shape[-1])
+    here = xp.indicator(one_hot(ops, newest, gram.shape[-1]))
+    products = gram * (1.0 - ridge / (1.0 + ridge) * eye)
+    row = xp.sum(products * here)
+    square = column(ops, column(ops, xp.sum(row * here)))
+    apart = products - row[..., :, None] - row[..., None, :] + square
+    kept = here + independent(ops, apart * outer(filled, filled), newest, bound)
+    return xp.where(outer(kept, kept) > 0.0, gram, eye), kept
