@@ -71,12 +71,8 @@ def renewed(ops: Ops, mask: Number, point: Point, state: Search, count: Number) 
         z=tree.select(ops, mask, point.z, memory.z),
         residual=tree.select(ops, mask, point.residual, memory.residual),
     )
-    return Search(
-        memory,
-        size=xp.where(mask, _INF, state.size),
-        length=xp.where(mask, 1.0, state.length),
-        taken=xp.where(mask, 0.0, state.taken),
-    )
+    size, taken = xp.where(mask, _INF, state.size), xp.where(mask, 0.0, state.taken)
+    return state._replace(memory=memory, size=size, taken=taken)
 
 
 def _taken_in(ops: Ops, point: Point, finite: Number, memory: Updates, good: bool) -> Updates:
