@@ -73,16 +73,25 @@ def independent(ops: Ops, gram: Number, newest: Number, bound: float) -> Number:
 
 def filtered(
     ops: Ops, gram: Number, filled: Number, newest: Number, bound: float, ridge: float
-) -> tuple[Number, Number]:
-    """The Gram matrix and the slots in use where differences from the newest column are kept.
+) -> Number:
+    """Weights, of sum 1, that minimise ‖Σ α_i r_i‖² along those successive differences to be kept.
 
-    The diagonal is that of the columns times 1 + ridge. A slot that is left out looks empty.
+    The diagonal of the Gram matrix is that of the columns r_i times 1 + ridge.
     """
     xp, eye = ops.xp, ops.xp.eye(gram.shape[-1])
     here = xp.indicator(one_hot(ops, newest, gram.shape[-1]))
-    products = gram * (1.0 - ridge / (1.0 + ridge) * eye)
-    row = xp.sum(products * here)
-    square = column(ops, column(ops, xp.sum(row * here)))
-    apart = products - row[..., :, None] - row[..., None, :] + square
-    kept = here + independent(ops, apart * outer(filled, filled), newest, bound)
-    return xp.where(outer(kept, kept) > 0.0, gram, eye), kept
+    used = filled * (1.0 - here)
+    pure = _differences(ops, gram * (1.0 - ridge / (1.0 + ridge) * eye))
+    kept = independent(ops, xp.where(outer(used, used) > 0.0, pure, 0.0 * eye), newest, bound)
+    row = xp.sum(gram * here)
+    slope = xp.where(kept > 0.0, xp.roll(row, -1) - row, xp.zeros_like(row))
+    matrix = xp.where(outer(kept, kept) > 0.0, _differences(ops, gram), eye)
+    gamma = ops.solve(matrix, slope)
+    return here + gamma - xp.roll(gamma, 1)
+
+
+def _differences(ops: Ops, gram: Number) -> Number:
+    """The Gram matrix of each column less the one in the next slot."""
+    right = ops.xp.roll(gram, -1)
+    below = ops.xp.transpose(right)
+    return gram - right - below + ops.xp.transpose(ops.xp.roll(below, -1))

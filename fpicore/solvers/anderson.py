@@ -66,14 +66,13 @@ class Anderson(AbstractStage):
     the history. On slow contractions p = 2 needs half to two thirds of the evaluations, on
     expansive maps more. Pratapa, Suryanarayana, Pask, J. Comput. Phys. 306 (2016), 43.
 
-    With ``filtering`` = σ a step leaves out what tells it little: of the differences
-    d_j = r_j − r_k from the newest residual r_k, the newest first, each d_j whose distance from the
-    span of those kept is below σ‖d_j‖. They come from G alone, by an LDLᵀ; slot j has α_j = 0 and
-    is there again for the next step. Of type I likewise the columns of B, each with its pair. On
-    the problems of benchmarks/solvers where both converge that needs fewer evaluations, most with a
-    long history (σ = 0.1 of 20: 0.79 as many in the geometric mean); it fails on more of the
-    expansive ones of few unknowns. Pollock and Rebholz, SIAM J. Sci. Comput. 45 (2023), A1571, for
-    differences of successive residuals, which span the same while all are kept.
+    With ``filtering`` = σ a step leaves out what tells it little: of the differences of successive
+    residuals, the newest first, each whose distance from the span of those kept is below σ times
+    its length. They come from G alone, by an LDLᵀ, and are there again for the next step. Of type I
+    likewise the columns of B, each with its pair. Pollock and Rebholz, SIAM J. Sci. Comput. 45
+    (2023), A1571 (angle filtering). For contractions and a long history: those of the 279 solves of
+    benchmarks/solvers that converge need 0.81 times the evaluations with σ = 0.01 of 20 (0.94 of 5,
+    geometric means), but 82 fail in place of 38 (84 of 45), mostly expansive maps.
 
     Attributes:
         history: residual differences used, ≥ 1.
@@ -138,7 +137,7 @@ class Anderson(AbstractStage):
         filled = set_entry(ops, state.filled, slot, 1.0)
         row = filled * tree.project(ops, residuals, point.residual)
         gram = set_symmetric(ops, state.gram, slot, row, growth=1.0 + ridge)
-        alpha = ops.solve(*self._used(ops, gram, filled, slot))
+        alpha = self._weights(ops, gram, filled, slot)
         alpha = alpha / column(ops, xp.sum(alpha))
         sound = xp.isfinite(xp.sum(alpha))
         mixed = sound & xp.logical_not(state.mixed & (point.error > state.error))
@@ -156,10 +155,10 @@ class Anderson(AbstractStage):
     def _ridge(self, ops: Ops) -> float:
         return max(self.regularization, 16.0 * ops.eps)
 
-    def _used(self, ops: Ops, gram: Number, filled: Number, slot: Number) -> tuple[Number, Number]:
-        """The Gram matrix and its slots without those that filtering leaves out."""
+    def _weights(self, ops: Ops, gram: Number, filled: Number, slot: Number) -> Number:
+        """α to a factor."""
         if self.filtering is None:
-            return gram, filled
+            return ops.solve(gram, filled)
         return filtered(ops, gram, filled, slot, self.filtering, self._ridge(ops))
 
     def renew(self, ops: Ops, mask: Number, point: Point, state: Any, count: Number) -> Any:
