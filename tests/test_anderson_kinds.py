@@ -15,7 +15,13 @@ from .problems import symmetric
 from .test_solver_formulas import iterates, linear, nonlinear
 
 N = 30
-KINDS = [Anderson(kind=1), Anderson(history=3, kind=1, mixing=0.7), Anderson(period=3)]
+KINDS = [
+    Anderson(kind=1),
+    Anderson(history=3, kind=1, mixing=0.7),
+    Anderson(period=3),
+    Anderson(filtering=0.3),
+    Anderson(kind=1, filtering=0.3),
+]
 
 
 def dense_type_one(f: Any, history: int, count: int, beta: float) -> list[np.ndarray]:
@@ -126,7 +132,7 @@ def test_systems_are_independent(lab: Lab, fpi: Any, solver: Any) -> None:
 
 
 @pytest.mark.modes("jit", "graph")
-@pytest.mark.parametrize("solver", [Anderson(kind=1), Anderson(period=3)], ids=str)
+@pytest.mark.parametrize("solver", [KINDS[0], KINDS[2], KINDS[3]], ids=str)
 def test_compiled(lab: Lab, mode: str, solver: Any) -> None:
     def run(start: Any) -> Any:
         sol = lab.fpi.fixed_point(

@@ -45,6 +45,8 @@ ALLOWED: dict[str, set[str]] = {
     "_adjoint_solve": ENTRY,
     "_implicit": ENTRY,
     "_arnoldi": LOOP,
+    "_secants": LOOP,
+    "_search": LOOP | {"_secants"},
     "_diagnostics": ENTRY | {"_arnoldi"},
     "layers": ENTRY | {"solvers"},
     "maps": STATE | {"_tree", "_snapshot", "_backend"},
@@ -113,7 +115,7 @@ def test_core(name: str) -> None:
 def test_solver(path: Path) -> None:
     """Mathematics only: not the loop, the entry or the adjoint, no arrays; and no other solver,
     but for one that is composed of them."""
-    allowed = LOOP - {"_solution", "_stopping"}
+    allowed = (LOOP | {"_secants", "_search"}) - {"_solution", "_stopping"}
     allowed = allowed | {f"solvers.{part}" for part in COMPOSED.get(path.stem, ())}
     assert {m if m.startswith("solvers.") else m.partition(".")[0] for m in own(path)} <= allowed
     assert not foreign(path)

@@ -39,6 +39,9 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (Anderson, {"kind": "I"}, "kind"),
     (Anderson, {"period": 0}, "expected period to be an integer >= 1, received period=0"),
     (Anderson, {"period": 1.5}, "period"),
+    (Anderson, {"filtering": 0.0}, r"expected 0\.0 < filtering <= 1\.0, received filtering=0\.0"),
+    (Anderson, {"filtering": 1.5}, "filtering"),
+    (Anderson, {"filtering": True}, "expected filtering to be a real number"),
     (Broyden, {"history": 0}, "history"),
     (Broyden, {"history": -3}, "history"),
     (
@@ -47,6 +50,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
         r"expected kind to be one of \('good', 'bad'\), received kind='ugly'",
     ),
     (Broyden, {"kind": 1}, "kind"),
+    (Broyden, {"line_search": 1}, "expected line_search to be True or False, received"),
     (NewtonKrylov, {"restart": 0}, "restart"),
     (NewtonKrylov, {"forcing": 0.0}, "forcing"),
     (NewtonKrylov, {"forcing": 0.95}, r"expected 0\.0 < forcing <= 0\.9, received forcing=0\.95"),

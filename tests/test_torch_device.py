@@ -19,7 +19,9 @@ SOLVERS = [
     fpi.Picard(0.7),
     fpi.Anderson(),
     fpi.Anderson(2, 0.8),
+    fpi.Anderson(filtering=0.3),
     fpi.Broyden(4),
+    fpi.Broyden(line_search=True),
     fpi.Auto(4),
 ]
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from .. import _tree as tree
 from .._errors import InputError
-from .._numbers import column, one_hot, set_entry, set_symmetric
+from .._numbers import column, filtered, independent, one_hot, set_entry, set_symmetric
 from .._ops import Number, Ops
 from .._options import check_count, check_interval
 from .._solver import AbstractStage, Point
@@ -66,12 +66,21 @@ class Anderson(AbstractStage):
     the history. On slow contractions p = 2 needs half to two thirds of the evaluations, on
     expansive maps more. Pratapa, Suryanarayana, Pask, J. Comput. Phys. 306 (2016), 43.
 
+    With ``filtering`` = σ a step leaves out what tells it little: of the differences of successive
+    residuals, the newest first, each whose distance from the span of those kept is below σ times
+    its length. They come from G alone, by an LDLᵀ, and are there again for the next step. Of type I
+    likewise the columns of B, each with its pair. Pollock and Rebholz, SIAM J. Sci. Comput. 45
+    (2023), A1571 (angle filtering). For contractions and a long history: those of the 279 solves of
+    benchmarks/solvers that converge need 0.81 times the evaluations with σ = 0.01 of 20 (0.94 of 5,
+    geometric means), but 82 fail in place of 38 (84 of 45), mostly expansive maps.
+
     Attributes:
         history: residual differences used, ≥ 1.
         mixing: weight β of the residual in the mixed step, 0 < mixing ≤ 1.
         regularization: λ, relative; raised to 16 units of the state's precision.
         kind: 2 or 1, the type.
         period: p ≥ 1; every step is mixed if it is 1.
+        filtering: σ, the sine of the least angle, 0 < σ ≤ 1; None keeps all.
 
     Raises:
         InputError: an attribute is out of its range.
@@ -82,6 +91,7 @@ class Anderson(AbstractStage):
     regularization: float = 1e-10
     kind: int = 2
     period: int = 1
+    filtering: float | None = None
     name: ClassVar[str] = "anderson"
 
     def __post_init__(self) -> None:
@@ -91,6 +101,8 @@ class Anderson(AbstractStage):
         if check_count("kind", self.kind, 1) > 2:
             raise InputError(f"expected kind to be 1 or 2, received kind={self.kind!r}")
         check_count("period", self.period, 1)
+        if self.filtering is not None:
+            check_interval("filtering", self.filtering, 0.0, 1.0)
 
     def init(self, ops: Ops, z: Leaves) -> "_State | _Secants":
         """Empty histories."""
@@ -118,15 +130,14 @@ class Anderson(AbstractStage):
         """Mix the stored values; a plain step where mixing made things worse last time."""
         if self.kind == 1:
             return self._secant_step(ops, point, state)
-        xp, length = ops.xp, self.history + 1
-        ridge = max(self.regularization, 16.0 * ops.eps)
+        xp, length, ridge = ops.xp, self.history + 1, self._ridge(ops)
         slot = state.count % length
         values = tree.store(ops, state.values, slot, point.f)
         residuals = tree.store(ops, state.residuals, slot, point.residual)
         filled = set_entry(ops, state.filled, slot, 1.0)
         row = filled * tree.project(ops, residuals, point.residual)
         gram = set_symmetric(ops, state.gram, slot, row, growth=1.0 + ridge)
-        alpha = ops.solve(gram, filled)
+        alpha = self._weights(ops, gram, filled, slot)
         alpha = alpha / column(ops, xp.sum(alpha))
         sound = xp.isfinite(xp.sum(alpha))
         mixed = sound & xp.logical_not(state.mixed & (point.error > state.error))
@@ -140,6 +151,15 @@ class Anderson(AbstractStage):
             excess = tree.combine(ops, (1.0 - self.mixing) * alpha, residuals, point.f)
             z = tree.subtract(z, excess)
         return z, _State(values, residuals, gram, filled, state.count + 1, mixed, point.error)
+
+    def _ridge(self, ops: Ops) -> float:
+        return max(self.regularization, 16.0 * ops.eps)
+
+    def _weights(self, ops: Ops, gram: Number, filled: Number, slot: Number) -> Number:
+        """α to a factor."""
+        if self.filtering is None:
+            return ops.solve(gram, filled)
+        return filtered(ops, gram, filled, slot, self.filtering, self._ridge(ops))
 
     def renew(self, ops: Ops, mask: Number, point: Point, state: Any, count: Number) -> Any:
         """Slots that count as empty; the next step is plain."""
@@ -198,9 +218,9 @@ class Anderson(AbstractStage):
         """Type I."""
         xp, r = ops.xp, point.residual
         state = self._with_pair(ops, point, state)
-        gamma = state.rates * self._solve(
-            ops, state, state.lengths * tree.project(ops, state.steps, r)
-        )
+        used = self._kept(ops, state)
+        right = used.lengths * tree.project(ops, state.steps, r)
+        gamma = used.rates * self._solve(ops, used, right)
         worse = state.mixed & (point.error > state.error)
         mixed = xp.isfinite(xp.sum(gamma)) & xp.logical_not(worse)
         mixed = mixed & (state.count > 1.0) & (state.count % self.period == 0.0)
@@ -240,16 +260,28 @@ class Anderson(AbstractStage):
             count=state.count + 1.0,
         )
 
+    def _across(self, ops: Ops, state: _Secants) -> Number:
+        """Bᵀ."""
+        b = state.lengths[..., :, None] * state.products * state.rates[..., None, :]
+        return ops.xp.transpose(b)
+
+    def _kept(self, ops: Ops, state: _Secants) -> _Secants:
+        """The memory without the pairs that filtering leaves out."""
+        if self.filtering is None:
+            return state
+        across, newest = self._across(ops, state), (state.count - 1.0) % self.history
+        gram = ops.xp.matvec(across[..., None, :, :], across)
+        kept = independent(ops, gram, newest, self.filtering)
+        return state._replace(lengths=kept * state.lengths, rates=kept * state.rates)
+
     def _solve(self, ops: Ops, state: _Secants, right: Number, transposed: bool = False) -> Number:
         """(BᵀB + λI)⁻¹Bᵀ·right, or its transpose times right, for B = SᵀY scaled."""
-        xp = ops.xp
-        ridge = max(self.regularization, 16.0 * ops.eps)
-        b = state.lengths[..., :, None] * state.products * state.rates[..., None, :]
-        across = xp.transpose(b)
+        xp, ridge = ops.xp, self._ridge(ops)
+        across = self._across(ops, state)
+        b = xp.transpose(across)
         empty = xp.where(state.rates > 0.0, ops.scalar(ridge), ops.scalar(1.0))
-        normal = (
-            xp.matvec(across[..., None, :, :], across) + xp.eye(self.history) * empty[..., None]
-        )
+        normal = xp.matvec(across[..., None, :, :], across)
+        normal = normal + xp.eye(self.history) * empty[..., None]
         if transposed:
             return xp.matvec(b, ops.solve(normal, right))
         return ops.solve(normal, xp.matvec(across, right))

@@ -8,6 +8,8 @@ from .._errors import InputError
 from .._numbers import column, one_hot, outer, set_symmetric
 from .._ops import Number, Ops
 from .._options import check_count
+from .._search import Search, no_search, renewed, searched
+from .._secants import SMALLEST_PIVOT, Updates, inverse, no_updates, quasi_newton, updated
 from .._solver import AbstractStage, Point
 from .._tree import Histories, Leaves
 
@@ -25,23 +27,7 @@ class _State(NamedTuple):
     residual: Leaves
 
 
-class _Updates(NamedTuple):
-    """What the bad method remembers: −H = I − Σ u_j y_jᵀ/‖y_j‖²."""
-
-    updates: Histories
-    """u_j."""
-    changes: Histories
-    """y_j."""
-    weights: Number
-    """1/‖y_j‖²; 0 where a slot is not in use."""
-    count: Number
-    z: Leaves
-    residual: Leaves
-
-
 _KINDS = ("good", "bad")
-_SMALLEST_PIVOT = 1e-12
-"""A denominator below this, where 1 is normal, is rounding, and the step would be too."""
 
 
 @dataclass(frozen=True)
@@ -64,38 +50,57 @@ class Broyden(AbstractStage):
     type II of Anderson's method does, on expansive maps it fails more often. Broyden (1965), the
     second method; Kvaalen, BIT 31 (1991), 369.
 
+    With ``line_search`` the step is −λHr. z + s is taken if ‖r‖ there is at most
+    (1 + η_k − σλ²)‖r‖, η_k = 10/(k + 1)² after k steps taken, σ = 10⁻⁴. Where it is not, its pair
+    updates H all the same, and a shorter step from z is next, with the new H; λ is the minimiser of
+    a parabola, 0.1 to 0.5 of the last, and a quarter of it where f is not finite, from where the
+    search goes back. λ ≤ 0.3 is taken come what may, unless f is not finite down to λ ≤ 10⁻³: then
+    the next step is plain, with an empty memory. The memory is that of the bad method for both
+    kinds, of the good one with H_jᵀs_j in place of y_j. ‖·‖ is the norm of the stopping rule. For
+    maps on which the steps are too long: of the 279 solves of benchmarks/solvers the good method
+    fails on 25 with it and on 50 without, the bad one on 66 and 73; where both converge it needs
+    9 % more evaluations in the median, and on a few many times as many. Li and Fukushima, Optim.
+    Methods Softw. 13 (2000), 181, whose rule has the square of the step in place of λ²‖r‖.
+
     Attributes:
         history: most pairs in use, ≥ 1.
         kind: "good" or "bad".
+        line_search: whether steps that let ‖r‖ grow too much are shortened.
 
     Raises:
-        InputError: history is not a positive integer, or the kind is unknown.
+        InputError: history is not a positive integer, the kind is unknown, or line_search neither
+            True nor False.
     """
 
     history: int = 20
     kind: str = "good"
+    line_search: bool = False
     name: ClassVar[str] = "broyden"
 
     def __post_init__(self) -> None:
         check_count("history", self.history, 1)
         if self.kind not in _KINDS:
             raise InputError(f"expected kind to be one of {_KINDS}, received kind={self.kind!r}")
+        if not isinstance(self.line_search, bool):
+            raise InputError(
+                f"expected line_search to be True or False, received {self.line_search!r}"
+            )
+
+    @property
+    def tentative(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether steps may be taken back."""
+        return self.line_search
 
     @property
     def _slots(self) -> int:
         return self.history + 2  # the chain, its b after a restart, and the slot to write next
 
-    def init(self, ops: Ops, z: Leaves) -> "_State | _Updates":
+    def init(self, ops: Ops, z: Leaves) -> "_State | Updates | Search":
         """An empty memory."""
+        if self.line_search:
+            return no_search(ops, z, self.history)
         if self.kind == "bad":
-            return _Updates(
-                updates=tree.history(ops, z, self.history),
-                changes=tree.history(ops, z, self.history),
-                weights=ops.numbers(z[0], 0.0, (self.history,)),
-                count=ops.scalar(0.0),
-                z=z,
-                residual=z,
-            )
+            return no_updates(ops, z, self.history)
         return _State(
             steps=tree.history(ops, z, self._slots),
             gram=ops.numbers(z[0], 0.0, (self._slots, self._slots)),
@@ -107,6 +112,8 @@ class Broyden(AbstractStage):
 
     def step(self, ops: Ops, point: Point, state: Any) -> tuple[Leaves, Any]:
         """The quasi-Newton step; a plain one, and an empty memory, where it breaks down."""
+        if self.line_search:
+            return searched(ops, point, state, self.kind == "good")
         if self.kind == "bad":
             return self._bad_step(ops, point, state)
         xp, r = ops.xp, point.residual
@@ -118,7 +125,7 @@ class Broyden(AbstractStage):
         # The last c has no b yet: it is in the pivot.
         weights = xp.roll(c * (1.0 - newest), 1)
         finite = xp.isfinite(xp.sum(weights) * xp.reciprocal(pivot))
-        sound = finite & (xp.abs(pivot) > _SMALLEST_PIVOT)
+        sound = finite & (xp.abs(pivot) > SMALLEST_PIVOT)
         pivot = xp.where(sound, pivot, 1.0)
         kept = column(ops, sound)
         weights = xp.where(kept, weights / column(ops, pivot), xp.zeros_like(weights))
@@ -129,6 +136,8 @@ class Broyden(AbstractStage):
 
     def renew(self, ops: Ops, mask: Number, point: Point, state: Any, count: Number) -> Any:
         """H = −I; no pair has its first half in what was before."""
+        if self.line_search:
+            return renewed(ops, mask, point, state, count)
         xp, row = ops.xp, column(ops, mask)
         residual = tree.select(ops, mask, point.residual, state.residual)
         state = state._replace(residual=residual)
@@ -157,12 +166,10 @@ class Broyden(AbstractStage):
         The newest step has no b yet and is left out. The bad method has its H as it stands.
         """
         xp = ops.xp
-        if self.kind == "bad":
-            near, far = state.changes, state.updates
-            if not tangent:
-                near, far = far, near
-            c = state.weights * tree.project(ops, near, v)
-            return tree.subtract(v, tree.combine(ops, c, far, v))
+        if self.line_search:
+            state = state.memory
+        if self.line_search or self.kind == "bad":
+            return inverse(ops, state, v, tangent)
         known = 1.0 - xp.indicator(one_hot(ops, state.last, self._slots))
         products = tree.project(ops, state.steps, v)
         if tangent:
@@ -171,28 +178,13 @@ class Broyden(AbstractStage):
             weights = xp.matvec(xp.transpose(state.transfer), xp.roll(products, -1) * known)
         return tree.add(v, tree.combine(ops, weights, state.steps, v))
 
-    def _bad_step(self, ops: Ops, point: Point, state: _Updates) -> tuple[Leaves, _Updates]:
+    def _bad_step(self, ops: Ops, point: Point, state: Updates) -> tuple[Leaves, Updates]:
         """z − H r, after the update of H."""
-        xp, r = ops.xp, point.residual
-        slot = (state.count - 1.0) % self.history
-        here = one_hot(ops, slot, self.history)
-        # The first slot is written when the memory is full, or before there is any pair.
-        kept = xp.where(slot > 0.0, ops.scalar(1.0), ops.scalar(0.0)) * state.weights
+        r = point.residual
         s, y = tree.subtract(point.z, state.z), tree.subtract(r, state.residual)
-        c = kept * tree.project(ops, state.changes, y)
-        u = tree.subtract(tree.add(s, y), tree.combine(ops, c, state.updates, y))
-        weight = xp.reciprocal(tree.dot(ops, y, y))
-        sound = xp.isfinite(tree.dot(ops, u, u)) & xp.isfinite(weight) & (state.count > 0.0)
-        weight = xp.where(sound, weight, ops.scalar(0.0))
-        updates = tree.store(ops, state.updates, slot, tree.select(ops, sound, u, s))
-        changes = tree.store(ops, state.changes, slot, y)
-        weights = xp.where(here, column(ops, weight), kept)
-        c = weights * tree.project(ops, changes, r)
-        finite = column(ops, xp.isfinite(xp.sum(c)))
-        c, weights = xp.where(finite, c, xp.zeros_like(c)), xp.where(finite, weights, 0.0 * kept)
-        step = tree.subtract(r, tree.combine(ops, c, updates, r))
-        count = state.count + 1.0
-        return tree.add(point.z, step), _Updates(updates, changes, weights, count, point.z, r)
+        state = updated(ops, state, s, y)._replace(z=point.z, residual=r)
+        step, state = quasi_newton(ops, state, r)
+        return tree.add(point.z, step), state
 
     def _append(
         self, ops: Ops, state: _State, s: Leaves, products: Number, kept: Number, r: Leaves
