@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "_stopping": STATE | {"_tree"},
     "_reporting": STATE,
     "_extras": BASE,
-    "_progress": {"_extras", "_watch"},
+    "_progress": BASE | {"_extras", "_watch"},
     "_plot": BASE | {"_extras", "_solution"},
     "_iterate": LOOP,
     "_problem": LOOP | {"_backend", "_snapshot"},
