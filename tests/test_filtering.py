@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fpicore import Anderson
-from fpicore._numbers import independent
+from fpicore._numbers import filtered, independent
 from fpicore_numpy._ops import NumPyOps
 
 from .test_solver_formulas import iterates, linear, nonlinear
@@ -84,6 +84,18 @@ def test_which_columns_stay(newest: int) -> None:
         stays = [order[j] for j in far([columns[system, :, j] for j in order], 0.2)]
         assert np.flatnonzero(found[system]).tolist() == sorted(stays)
     assert not found[2].any()
+
+
+def test_the_ridge_hides_no_dependence() -> None:
+    """It is in the minimum, not in the angles: r₂ − r₁ and r₃ − r₂ are parallel, but for a hair."""
+    residuals = np.random.default_rng(0).standard_normal((6, 4))
+    residuals[:, 1] = 2.0 * residuals[:, 2] - residuals[:, 3] + 0.01 * residuals[:, 0]
+    gram = residuals.T @ residuals
+    gram += 0.5 * np.diag(np.diag(gram))
+    found = filtered(NumPyOps(0, 2.0**-52), gram, np.ones(4), 3.0, 0.2, 0.5)
+    moves = np.array([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]])  # not r₁ − r₂
+    gamma = np.linalg.solve(moves @ gram @ moves.T, -moves @ gram[3])
+    np.testing.assert_allclose(found, np.eye(4)[3] + gamma @ moves, rtol=1e-10)
 
 
 def test_type_one_leaves_out_pairs() -> None:
