@@ -3,6 +3,7 @@
 Programs run as FX graphs: inductor takes seconds, and a CUDA graph a GPU.
 """
 
+import copy
 import gc
 import threading
 import weakref
@@ -330,6 +331,20 @@ def test_programs_are_freed_with_their_owner(stand: Stand) -> None:
     del f
     gc.collect()
     assert [x() for x in kept] == [None] * len(kept)
+
+
+def test_a_copy_makes_its_own_programs(stand: Stand) -> None:
+    layer = Layer()
+    f = fpi.Staged(layer, "captured")
+    check(layer, f, given())
+    other = copy.deepcopy(f)
+    assert (other.how, other._made) == ("captured", {})
+    twin: Any = other.f
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(0.5)
+    check(twin, other, given())
+    check(layer, f, given())
 
 
 def test_by_inductor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,10 @@ class Staged:
         """f(z, *args), as it is."""
         return self.f(z, *args)
 
+    def __reduce__(self) -> Any:
+        """A copy has f and makes programs of its own."""
+        return type(self), (self.f, self.how)
+
     def ops(self, ops: Any, leaves: Leaves) -> StagedOps:
         """Like these operations, but that their loop runs programs."""
         small = sum(leaf.numel() for leaf in leaves) < SMALL
