@@ -14,11 +14,23 @@ import numpy as np
 from ._ops import Leaf, Number, Process
 
 
+def _constant(make: Callable[[int], Number]) -> Callable[[int], Number]:
+    """An array that is made once, and that nobody can write to: every solve shares it."""
+
+    @lru_cache
+    def made(length: int) -> Number:
+        array = make(length)
+        array.flags.writeable = False
+        return array
+
+    return made
+
+
 class HostNamespace:
     """NumPy with a fast path for Python scalars, where NumPy's own overhead would dominate."""
 
-    arange = staticmethod(lru_cache(np.arange))
-    eye = staticmethod(lru_cache(np.eye))
+    arange = staticmethod(_constant(np.arange))
+    eye = staticmethod(_constant(np.eye))
     zeros_like = staticmethod(np.zeros_like)
 
     @staticmethod

@@ -185,3 +185,17 @@ def test_history_must_be_a_count() -> None:
     with pytest.raises(InputError, match="history to be an integer >= 1"):
         Auto(history=0)
     assert Auto().linear() == GMRES(30)
+
+
+@pytest.mark.framework("numpy")
+def test_a_renewed_stage_writes_to_no_constant() -> None:
+    """Matrices are written to in place; the identity that they begin as is every solve's."""
+    from fpicore import Point
+    from fpicore_numpy._ops import NumPyOps
+
+    ops, solver, z = NumPyOps(0, 2.0**-52), Anderson(5), (np.ones(3),)
+    point = Point(z, z, (np.array([0.5, -1.0, 2.0]),), 1.0)
+    state = solver.renew(ops, True, point, solver.init(ops, z), 7.0)
+    for _ in range(2):
+        _, state = solver.step(ops, point, state)
+    np.testing.assert_array_equal(ops.xp.eye(6), np.eye(6))

@@ -174,8 +174,9 @@ class Anderson(AbstractStage):
                 z=tree.select(ops, mask, point.z, state.z),
                 residual=tree.select(ops, mask, point.residual, state.residual),
             )
+        empty = xp.zeros_like(state.gram) + xp.eye(self.history + 1)  # written to later
         return state._replace(
-            gram=xp.where(column(ops, row), xp.eye(self.history + 1), state.gram),
+            gram=xp.where(column(ops, row), empty, state.gram),
             filled=xp.where(row, xp.zeros_like(state.filled), state.filled),
         )
 
