@@ -68,7 +68,7 @@ def quasi_newton(ops: Ops, memory: Updates, r: Leaves) -> tuple[Leaves, Updates]
     xp = ops.xp
     c = memory.weights * tree.project(ops, memory.changes, r)
     finite = column(ops, xp.isfinite(xp.sum(c)))
-    weights = xp.where(finite, memory.weights, 0.0 * memory.weights)
+    weights = xp.where(finite, memory.weights, xp.zeros_like(memory.weights))
     c = xp.where(finite, c, xp.zeros_like(c))
     return tree.subtract(r, tree.combine(ops, c, memory.updates, r)), memory._replace(
         weights=weights

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fpicore_numpy
-from fpicore import Anderson, Leaves, Point, Result
+from fpicore import Anderson, Broyden, Leaves, Point, Result
 from fpicore_numpy._ops import NumPyOps
 
 from .labs import Lab
@@ -110,7 +110,7 @@ def three() -> tuple[np.ndarray, np.ndarray]:
     return matrices, random.standard_normal((3, 6))
 
 
-@pytest.mark.parametrize("solver", KINDS, ids=str)
+@pytest.mark.parametrize("solver", [*KINDS, Broyden(kind="bad")], ids=str)
 def test_systems_are_independent(lab: Lab, fpi: Any, solver: Any) -> None:
     """Each needs what it needs alone, and NaN in one harms no other."""
     matrices, shifts = three()

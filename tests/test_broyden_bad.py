@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fpicore_numpy
-from fpicore import Broyden, Leaves, Point, Result
+from fpicore import Broyden, Leaves, Point
 from fpicore_numpy._ops import NumPyOps
 
 from .labs import Lab
@@ -91,22 +91,6 @@ def test_what_it_learned_of_the_inverse(tangent: bool) -> None:
     v = random.standard_normal(4)
     found = solver.inverse(ops, state, (v,), tangent)[0]
     np.testing.assert_allclose(found, -(inverse if tangent else inverse.T) @ v, rtol=1e-9)
-
-
-def test_systems_are_independent(lab: Lab, fpi: Any) -> None:
-    """Each needs what it needs alone, and NaN in one harms no other."""
-    matrices, shifts = three()
-    options: dict[str, Any] = {"solver": Broyden(kind="bad"), "rtol": 1e-10, "batch_ndim": 1}
-    options |= {"on_failure": "ignore", "max_steps": 200}
-    zero = lab.tensor(np.zeros((3, 6)))
-    together = fpi.fixed_point(family(lab, (matrices, shifts)), zero, **options)
-    assert lab.numpy(together.converged).all()
-    broken = shifts.copy()
-    broken[1] = np.nan
-    harmed = fpi.fixed_point(family(lab, (matrices, broken)), zero, **options)
-    assert lab.numpy(harmed.result.codes).tolist() == [0, Result.NONFINITE, 0]
-    for i in (0, 2):
-        np.testing.assert_array_equal(lab.numpy(harmed.value)[i], lab.numpy(together.value)[i])
 
 
 @pytest.mark.modes("jit", "graph")

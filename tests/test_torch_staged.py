@@ -347,6 +347,20 @@ def test_a_copy_makes_its_own_programs(stand: Stand) -> None:
     check(layer, f, given())
 
 
+def test_trace_and_budget(stand: Stand) -> None:
+    layer, options = Layer(), {"trace": True, "budget": 5, "on_failure": "ignore"}
+    with torch.no_grad():
+        eager, staged = (
+            fpi.fixed_point(f, start(), (given(),), rtol=1e-12, **options)
+            for f in (layer, fpi.Staged(layer))
+        )
+    assert eager.stats.steps == staged.stats.steps == 5
+    torch.testing.assert_close(
+        torch.as_tensor(staged.stats.trace), torch.as_tensor(eager.stats.trace),
+        rtol=1e-6, atol=0.0, equal_nan=True, check_dtype=False,
+    )  # fmt: skip
+
+
 def test_by_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_staged, "TOGETHER", {"compiled": 2})
     slope = torch.linspace(-0.5, 0.5, 33)

@@ -10,6 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from fpicore import AbstractPullBack, DerivativeError, Forward, Leaves, MapError, Results, Stats
 
 from ._evaluation import version
+from ._products import pull as pulled
 from ._programs import Roles
 from ._split import halves
 from ._staged_ops import Fixed
@@ -120,7 +121,7 @@ class Line:
             with torch.enable_grad():
                 at = tuple([x.detach().requires_grad_() for x in held[:size]])
                 out = plan(at, held[size : size + count], held[size + count :])
-                return _pulled(out, at, g)
+                return pulled(out, at, g)
 
         inputs = (*z, *args, *fixed)
         key = ("pull", plan, tuple([kind_of(x) for x in inputs]))
@@ -168,16 +169,3 @@ _OTHERWISE = (
     "expected torch.compile to trace a staged f as it is, received a graph that gives something "
     "else, as it does of torch.func within f; leave f unstaged"
 )
-
-
-def _pulled(outputs: Leaves, inputs: Leaves, g: Leaves) -> Leaves:
-    kept = [i for i, leaf in enumerate(outputs) if leaf.requires_grad]
-    if not kept:
-        return tuple([torch.zeros_like(leaf) for leaf in inputs])
-    return torch.autograd.grad(
-        [outputs[i] for i in kept],
-        inputs,
-        [g[i] for i in kept],
-        allow_unused=True,
-        materialize_grads=True,
-    )
