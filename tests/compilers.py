@@ -14,15 +14,15 @@ from typing import Any
 from fpicore.verify.frameworks import version
 
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-EMITTERS = "--xla_cpu_use_fusion_emitters=false"
-"""Halves what is left; versions differ in whether they have it, and end the process if not."""
+PINNED = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+"""Halves what is left; versions differ in whether they have them, and end the process if not."""
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 
 def quicken() -> None:
     """Set XLA_FLAGS for this process and its children, unless they are set."""
     if "XLA_FLAGS" not in os.environ:
-        os.environ["XLA_FLAGS"] = f"{QUICK} {EMITTERS}" if _constrained() else QUICK
+        os.environ["XLA_FLAGS"] = f"{QUICK} {PINNED}" if _constrained() else QUICK
 
 
 def _constrained() -> bool:

@@ -157,7 +157,10 @@ def test_approximate_gradients_are_refused(adjoint: Any) -> None:
 
 
 def test_variable_assigned_in_the_function_is_not_passed_over() -> None:
-    """f gives something else when it is evaluated for the derivative."""
+    """The derivative reads it before or after the assignment: TensorFlow orders the two neither way.
+
+    Right or NaN, but not the derivative of another map.
+    """
     theta, direction = tf.Variable(THETA), tf.constant(DIRECTION)
 
     def run() -> Any:
@@ -168,7 +171,8 @@ def test_variable_assigned_in_the_function_is_not_passed_over() -> None:
     run = graph(run)
     run()
     theta.assign(THETA)
-    assert np.isnan(push(run, theta, direction)).all()
+    found = push(run, theta, direction)
+    assert np.isnan(found).all() or np.allclose(found, PUSHED, rtol=1e-8)
 
 
 @pytest.mark.parametrize("kind", [tf.constant, tf.Variable])

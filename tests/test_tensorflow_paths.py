@@ -65,6 +65,23 @@ def test_jacobians(mode: str) -> None:
     assert np.count_nonzero(np.abs(full) > 1e-12) == rows.numpy().size
 
 
+def test_no_tape_makes_a_solve_keep_its_steps() -> None:
+    """TensorFlow would build the loop's derivative, in case that a second one is asked for."""
+
+    @tf.function(autograph=False)
+    def run(x: Any) -> Any:
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            z = coupled(x)
+        return tape.gradient(z, x)
+
+    graph = run.get_concrete_function(tf.constant(ROWS)).graph.as_graph_def()
+    nodes = [*graph.node, *[node for f in graph.library.function for node in f.node_def]]
+    kinds = {node.op for node in nodes}
+    assert "While" in kinds or "StatelessWhile" in kinds
+    assert not kinds & {"TensorListPushBack", "TensorListReserve", "EmptyTensorList"}
+
+
 def test_vectorized_map() -> None:
     found = tf.vectorized_map(lambda row: coupled(row[None])[0], tf.constant(ROWS))
     np.testing.assert_allclose(found, coupled(tf.constant(ROWS)), rtol=1e-10)

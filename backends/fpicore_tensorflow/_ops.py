@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from fpicore import HostNumbers, Process
 
+from ._tapes import unseen
 from ._telling import shown, tell
 
 Tensor = Any
@@ -234,11 +235,12 @@ class TensorFlowGraphOps(_Leaves):
 
     def cond(self, predicate: Tensor, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
         """tf.cond."""
-        return tf.cond(predicate, true, false)
+        return self._control(tf.cond, predicate, true, false)
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
         """tf.while_loop; XLA needs its bound."""
-        (carry,) = tf.while_loop(
+        (carry,) = self._control(
+            tf.while_loop,
             lambda c: process.active(self, c),
             lambda c: (process.update(self, c, f(c.z)),),
             (carry,),
@@ -254,9 +256,15 @@ class TensorFlowGraphOps(_Leaves):
     def _number(self, x: Tensor) -> Tensor:
         return tf.cast(x, self.dtype)
 
+    _control = staticmethod(unseen)
+
 
 class TensorFlowRecordedOps(TensorFlowGraphOps):
     """For loops that tapes follow, in eager mode as well."""
+
+    @staticmethod
+    def _control(operation: Any, *functions: Any, **options: Any) -> Any:
+        return operation(*functions, **options)
 
     def cut(self, tree: Any, keep: Tensor | None = None) -> Any:
         """By tf.stop_gradient; a history is a tuple of leaves."""
