@@ -157,7 +157,7 @@ def test_approximate_gradients_are_refused(adjoint: Any) -> None:
 
 
 def test_variable_assigned_in_the_function_is_not_passed_over() -> None:
-    """The derivative reads it before or after the assignment: TensorFlow orders the two neither way.
+    """The derivative reads it before the assignment or after it: TensorFlow orders them not.
 
     Right or NaN, but not the derivative of another map.
     """
