@@ -19,6 +19,7 @@ from ._reporting import check_on_failure
 from ._solution import Backward, Results, Solution, Stats
 from ._solver import AbstractLinearSolver, AbstractSolver
 from ._tree import describe
+from ._watch import Callback, watch
 from .solvers import Picard
 
 Strategy = AbstractSolver | AbstractLinearSolver | AbstractAdjoint
@@ -80,6 +81,9 @@ class LayerOptions:
         warm_start: start from the last value instead, where its shapes and dtypes are those of
             the start; a system that did not converge starts from z0 again. The value is the same,
             to the tolerance, if the map has one fixed point.
+        trace, callback: as in ``fixed_point``. A trace is found in the stats of the layer's
+            ``last`` call, and not in its ``summary``; a callback cannot be written to a
+            configuration.
 
     Raises:
         InputError: an option is not usable.
@@ -95,10 +99,13 @@ class LayerOptions:
     batch_ndim: int = 1
     on_failure: str = "warn"
     warm_start: bool = False
+    trace: bool = False
+    callback: Callback | None = None
 
     def __post_init__(self) -> None:
         solver, precision = given(self.solver, _PICARD), precision_of(("float64",))
-        make_iteration(solver, self.rtol, self.atol, self.norm, self.max_steps, precision, 0)
+        limits = (self.rtol, self.atol, self.norm, self.max_steps)
+        watch(make_iteration(solver, *limits, precision, 0), self.trace, self.callback)
         make_adjoint(self.adjoint)
         check_on_failure(self.on_failure)
         check_count("batch_ndim", self.batch_ndim, 0)
@@ -136,9 +143,14 @@ class LayerOptions:
         """The options as numbers, strings and dicts, without z0 where it is a function.
 
         Raises:
-            InputError: a strategy holds what cannot be written, a callback say.
+            InputError: there is a callback, or a strategy holds what cannot be written.
         """
         found = {f.name: getattr(self, f.name) for f in fields(self)}
+        if found.pop("callback") is not None:
+            raise InputError(
+                "expected callback=None, as a configuration cannot hold a function; received "
+                f"{self.callback!r}: save the layer without it"
+            )
         found["solver"], found["adjoint"] = map(strategy_config, (self.solver, self.adjoint))
         found["z0"] = None if callable(self.z0) else self.z0
         return found

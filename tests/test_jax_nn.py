@@ -210,6 +210,14 @@ def test_a_layer_that_keeps_nothing() -> None:
     np.testing.assert_allclose(value, expected.reference.value, rtol=1e-9)
 
 
+def test_a_callback() -> None:
+    told: list[fpi.Progress] = []
+    layer, expected = loaded("FixedPoint", callback=told.append)
+    nnx.jit(lambda layer, x: layer(x))(layer, jnp.asarray(expected.x))
+    jax.effects_barrier()
+    assert len(told) == int(layer.summary.get_value().steps) + 1
+
+
 def test_a_step_that_is_a_parameter() -> None:
     layer = nn.FPIGD(lambda z, x: jnp.sum((z - x) ** 2), nnx.Param(jnp.array(0.3)))
     np.testing.assert_allclose(layer(jnp.ones((2, 3))), 1.0, rtol=1e-4)

@@ -236,6 +236,16 @@ def test_warm_start() -> None:
     assert layer.last is None
 
 
+def test_what_a_solve_goes_through() -> None:
+    told: list[fpi.Progress] = []
+    layer, expected = loaded("FixedPoint", trace=True, callback=told.append)
+    layer(torch.tensor(expected.x))
+    trace, steps = layer.last.stats.trace, layer.last.stats.steps
+    assert trace.shape == (len(expected.x), OPTIONS["max_steps"] + 1)
+    assert [p.step for p in told] == list(range(int(steps.max()) + 1))
+    assert [float(p.residual[0]) for p in told[:4]] == trace[0, :4].tolist()
+
+
 def test_warm_start_of_a_nested_state_that_fails() -> None:
     """A system that did not converge starts afresh, the others where they ended."""
     seen = []
@@ -301,7 +311,7 @@ def test_options_are_checked() -> None:
     for wrong in (
         {"rtol": -1.0}, {"max_steps": 0}, {"norm": "l1"}, {"batch_ndim": -1}, {"z0": 0.5},
         {"z0": (0,)}, {"solver": "anderson"}, {"adjoint": 3}, {"on_failure": "shrug"},
-        {"warm_start": 1},
+        {"warm_start": 1}, {"trace": 1}, {"callback": 3},
     ):  # fmt: skip
         with pytest.raises(fpi.InputError):
             fpi.nn.FixedPoint(cell, **wrong)
