@@ -213,15 +213,17 @@ def test_fit_save_and_load(tmp_path: Path) -> None:
 def test_config_of_a_start_and_of_every_option() -> None:
     layer = fpicore_keras.FPIGD(
         twice, 0.25, z0=twice, solver=Picard(damping=0.5), atol=1e-7, norm="max", max_steps=7,
-        batch_ndim=2, on_failure="ignore", warm_start=True, trace=True, name="mine", dtype="float64",
+        batch_ndim=2, on_failure="ignore", warm_start=True, trace=True, name="mine",
+        dtype="float64",
     )  # fmt: skip
     twin = fpicore_keras.FPIGD.from_config(layer.get_config())
     assert twin.options == layer.options
     assert (twin.energy, twin.step_size, twin.name) == (twice, 0.25, "mine")
     assert twin.dtype_policy.name == "float64"
-    for options in ({"adjoint": Implicit(callback=print)}, {"callback": print}):
+    told: dict[str, Any]
+    for told in ({"adjoint": Implicit(callback=print)}, {"callback": print}):
         with pytest.raises(InputError, match="callback"):
-            make("FPINN", **options).get_config()
+            make("FPINN", **told).get_config()
 
 
 def test_mixed_precision() -> None:
