@@ -130,3 +130,11 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 def fpi(lab: Lab) -> Any:
     """The backend package."""
     return lab.fpi
+
+
+@pytest.fixture
+def stand(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A stand-in for CUDA under PyTorch's staged steps."""
+    from .torch_staged import stand_in
+
+    return stand_in(monkeypatch)

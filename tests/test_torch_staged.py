@@ -14,9 +14,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import fpicore_torch as fpi  # noqa: E402
-from fpicore_torch import _device, _programs, _staged, _staged_ops  # noqa: E402
+from fpicore_torch import _programs, _staged  # noqa: E402
 
 from .accelerators import Stand  # noqa: E402
+from .torch_staged import HOWS, OPTIONS, Layer, both, check, given, start  # noqa: E402
 
 pytestmark = pytest.mark.framework("torch")
 
@@ -29,58 +30,6 @@ CASES = [
     (fpi.Broyden(3), 1, "captured"),
     (fpi.Broyden(4, "bad"), 0, "compiled"),
 ]
-HOWS = ["compiled", "captured"]
-OPTIONS = {"rtol": 1e-12, "max_steps": 200}
-
-
-@pytest.fixture
-def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
-    """Compiled programs are the graphs themselves; captured ones are replayed by the stand-in."""
-    made = Stand()
-    monkeypatch.setattr(_staged, "TOGETHER", dict.fromkeys(HOWS, 1))
-    monkeypatch.setattr(_programs, "compiled", lambda graph, examples: graph.forward)
-    for module in (_programs, _device, _staged_ops):
-        monkeypatch.setattr(module, "accelerator", lambda device: made)
-    return made
-
-
-class Layer(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        weight = 0.15 * torch.randn(6, 6, generator=generator, dtype=torch.float64)
-        self.weight, self.gain = torch.nn.Parameter(weight), 1.0
-
-    def forward(self, z: Any, x: Any) -> Any:
-        return {"b": torch.tanh(self.gain * z["a"] @ self.weight + x), "a": 0.5 * z["b"] + x}
-
-
-def start(rows: int = 4) -> dict[str, Any]:
-    return {key: torch.zeros(rows, 6, dtype=torch.float64) for key in "ab"}
-
-
-def given(rows: int = 4, seed: int = 1) -> Any:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, 6, generator=generator, dtype=torch.float64).requires_grad_()
-
-
-def both(f: Any, x: Any, weight: Any, **options: Any) -> tuple[Any, Any, Any]:
-    sol = fpi.fixed_point(f, start(len(x)), (x,), **(OPTIONS | options))
-    loss = sol.value["a"].square().sum() + sol.value["b"].sum()
-    return sol, sol.value, torch.autograd.grad(loss, [weight, x])
-
-
-def check(layer: Layer, f: Any, x: Any, **options: Any) -> Any:
-    """The staged f is as good as the layer itself."""
-    expected, value, gradients = both(layer, x, layer.weight, **options)
-    sol, staged, found = both(f, x, layer.weight, **options)
-    torch.testing.assert_close(staged, value, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(found, gradients, rtol=1e-9, atol=1e-9)
-    for name in ("steps", "evaluations"):
-        there, here = (torch.as_tensor(getattr(s.stats, name)) for s in (expected, sol))
-        assert (there - here).abs().max() <= 1, name
-    assert torch.as_tensor(sol.converged).all()
-    return sol
 
 
 @pytest.mark.parametrize(("solver", "batch_ndim", "how"), CASES, ids=str)
@@ -214,46 +163,6 @@ def test_what_was_written_to_before_the_gradient(stand: Stand) -> None:
         sol.value["a"].sum().backward()
 
 
-class Half(torch.autograd.Function):
-    """tanh, whose rule is half of its derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        ctx.save_for_backward(x)
-        return torch.tanh(x)
-
-    @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return 0.5 * g * (1.0 - torch.tanh(ctx.saved_tensors[0]) ** 2)
-
-
-def held(z: Any, x: Any) -> Any:
-    with torch.no_grad():
-        gate = torch.sigmoid(z)
-    return 0.5 * torch.tanh(z + x) * gate
-
-
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's
-@pytest.mark.parametrize("f", [lambda z, x: 0.5 * Half.apply(z + x), held], ids=["rule", "held"])
-def test_what_f_says_of_its_derivative_holds(f: Any, stand: Stand) -> None:
-    staged, x, found = fpi.Staged(f), given(), []
-    with torch.no_grad():
-        fpi.fixed_point(staged, torch.zeros_like(x), (x,), **OPTIONS)
-    for map_ in (staged, f):
-        value = fpi.fixed_point(map_, torch.zeros_like(x), (x,), **OPTIONS).value
-        found.append(torch.autograd.grad(value.square().sum(), x)[0])
-    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
-
-
-def test_a_graph_that_is_not_f_is_an_error(stand: Stand) -> None:
-    """make_fx does not know the levels of torch.func."""
-    x = given()
-    energy = lambda z: (torch.tanh(z) ** 2 / 4 + (z - x) ** 2 / 2).sum()  # noqa: E731
-    f = fpi.Staged(lambda z: z - 0.5 * torch.func.grad(energy)(z))
-    with pytest.raises((fpi.MapError, fpi.DerivativeError), match="something else"):
-        fpi.fixed_point(f, torch.zeros_like(x), **OPTIONS).value.sum().backward()
-
-
 def test_two_threads_take_turns(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     """A captured program has one set of buffers."""
     f, zero, other = fpi.Staged(lambda z, x: 0.5 * z + x, "captured"), torch.zeros(3), []
@@ -288,38 +197,6 @@ def test_within_a_map_that_is_not_staged(stand: Stand) -> None:
         found.append((value.detach(), *torch.autograd.grad(value.sum(), (x, layer.weight))))
     torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-8)
     assert stand.posted > 0
-
-
-def dropped(z: Any) -> Any:
-    return 0.5 * torch.nn.functional.dropout(z + 1.0, 0.5)
-
-
-def branching(z: Any) -> Any:
-    return 0.5 * z + 1.0 if z.sum() < 1.0 else 0.4 * z
-
-
-COUNTER = torch.zeros(())
-
-
-def counting(z: Any) -> Any:
-    COUNTER.add_(1.0)
-    return 0.5 * z + 1.0
-
-
-@pytest.mark.parametrize("f", [dropped, branching, counting], ids=lambda f: f.__name__)
-def test_refused(f: Any, stand: Stand) -> None:
-    with pytest.raises(fpi.MapError, match="staged f"):
-        fpi.fixed_point(fpi.Staged(f), torch.zeros(3))
-
-
-def test_refused_around_it() -> None:
-    with pytest.raises(fpi.InputError, match="how"):
-        fpi.Staged(dropped, "jitted")
-    with pytest.raises(fpi.InputError, match="CUDA"):
-        fpi.fixed_point(fpi.Staged(lambda z: 0.5 * z + 1.0, "captured"), torch.zeros(3))
-    staged = fpi.Staged(lambda z: 0.5 * z + 1.0)
-    with pytest.raises(fpi.InputError, match="autocast"), torch.autocast("cpu"):
-        fpi.fixed_point(staged, torch.zeros(3))
 
 
 def test_programs_are_freed_with_their_owner(stand: Stand) -> None:

@@ -9,7 +9,7 @@ import sys
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from .test_torch_nn import check, loaded
+from .torch_layers import check, loaded
 
 SIZE = 2
 
