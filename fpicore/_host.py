@@ -122,10 +122,16 @@ class HostNumbers:
         self.batch_ndim = batch_ndim
         self.eps = eps
 
+    def norm(self, x: tuple[Leaf, ...]) -> Number | None:
+        """None: Python looks at the squares."""
+        return None
+
     def numbers(self, leaf: Leaf, fill: float, shape: tuple[int, ...] = ()) -> Number:
         """A filled array of the batch shape plus ``shape``; a float if that is empty."""
-        full = tuple(leaf.shape[: self.batch_ndim]) + shape
-        return np.full(full, fill) if full else fill
+        full = (*leaf.shape[: self.batch_ndim], *shape) if self.batch_ndim else shape
+        if not full:
+            return fill
+        return np.full(full, fill) if fill else np.zeros(full)
 
     def scalar(self, value: Any) -> Any:
         """The value itself."""
@@ -200,6 +206,8 @@ class HostNumbers:
 
     def report(self, number: Number, integer: bool = False) -> Any:
         """Python scalars without a batch, else a NumPy array."""
+        if number.__class__ is float:
+            return int(number) if integer else number
         if isinstance(number, np.ndarray):
             return number.astype(np.int32) if integer else number
         return int(number) if integer else float(number)

@@ -69,6 +69,10 @@ class JaxOps:
         """Per system Re Σ conj(a)·b."""
         return self._real(jnp.sum(jnp.conj(self._wide(a)) * self._wide(b), axis=self._inner(a)))
 
+    def norm(self, x: tuple[Array, ...]) -> Array | None:
+        """None: there is no float64 unless the whole process has it."""
+        return None
+
     def peak(self, a: Array) -> Array:
         """Per system max |a|."""
         return jnp.max(jnp.abs(a), axis=self._inner(a)).astype(self.dtype)
