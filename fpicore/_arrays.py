@@ -196,9 +196,7 @@ class ArrayPassage(Passage):
 
         def evaluate(z: Leaves) -> Leaves:
             arrays, tensors = self._known
-            if not (same and z[0] is arrays[0]):
-                tensors = (to_tensor(z[0]),)
-            new = f(tensors)
+            new = f(tensors if same and z[0] is arrays[0] else (to_tensor(z[0]),))
             entered = (to_array(new[0]),)
             if same:
                 self._known = entered, new
@@ -214,5 +212,7 @@ class ArrayPassage(Passage):
 
     def _leave(self, leaves: Leaves) -> Leaves:
         arrays, tensors = self._known
+        if len(leaves) == 1 == len(arrays):  # most states
+            return tensors if leaves[0] is arrays[0] else (self._tensor(leaves[0]),)
         known = {id(array): tensor for array, tensor in zip(arrays, tensors, strict=True)}
         return tuple([known[id(x)] if id(x) in known else self._tensor(x) for x in leaves])

@@ -112,7 +112,7 @@ class TorchBackend:
         apart = torch.no_grad() if followed else nullcontext()
         with apart, without_autocast(device) as resume:
             start = tuple([leaf.detach() for leaf in problem.leaves])
-            f, line = resume(watched(frozen)), None
+            f, line = resume(watched(frozen.within)), None
             if isinstance(problem.f, Staged):
                 staged = problem.f.read(problem, frozen, start, followed)
                 if staged is not None:

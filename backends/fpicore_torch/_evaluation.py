@@ -64,11 +64,10 @@ def unwritten(f: Map, cut: bool = False) -> Map:
             if leaf.is_inference():
                 return _own(f((leaf.clone(),)), cut)
             before = leaf._version
-            new = f(z)
+            (one,) = new = f(z)
             if leaf._version != before:
                 raise MapError(_WRITES)
-            plain = not (new[0].is_inference() or (cut and new[0].requires_grad))
-            return new if plain else _own(new, cut)
+            return _own(new, cut) if one.is_inference() or (cut and one.requires_grad) else new
         z = _own(z)
         versions = [version(leaf) for leaf in z]
         new = _own(f(z), cut)

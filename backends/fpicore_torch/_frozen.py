@@ -53,6 +53,10 @@ class Frozen:
             return self._map(z)
         return self._cast(z) if self._lasts else self.run(self._cast, z)
 
+    def within(self, z: Leaves) -> Leaves:
+        """f(z) in the solve itself, where autocast is as it was found."""
+        return self._map(z) if self.plain else self.run(self._cast, z)
+
     def _cast(self, z: Leaves) -> Leaves:
         """f(z), in the autocast state of the solve, which a backward pass need not share."""
         if torch.is_autocast_enabled(self._kind) == self.autocast:
