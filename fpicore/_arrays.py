@@ -15,6 +15,8 @@ from ._tree import Leaves
 
 Array = Any
 Map = Callable[[Leaves], Leaves]
+_HALF = "e"
+"""NumPy's character for float16."""
 
 
 class ArrayHistory(NamedTuple):
@@ -33,10 +35,12 @@ class ArrayOps(HostNumbers):
 
     def dot(self, a: Array, b: Array) -> Any:
         """Per system Re Σ conj(a)·b."""
+        if not self.batch_ndim:
+            if a.dtype.char == _HALF:
+                a, b = a.astype(np.float32), b.astype(np.float32)
+            return np.vdot(a, b).item().real  # which, unlike x.dot(y), warns of nothing
         x = self._rows(a)
         y = x if a is b else self._rows(b)
-        if not self.batch_ndim:
-            return float(np.vdot(x, y).real)  # which, unlike x.dot(y), warns of nothing
         if x.dtype.kind == "c":
             x = x.conj()
         return (x[..., None, :] @ y[..., None]).real[..., 0, 0].astype(np.float64)
@@ -131,9 +135,11 @@ class ArrayOps(HostNumbers):
     def _rows(self, a: Array) -> Array:
         """a as batch + (entries,), half precision widened."""
         rows = a
-        if a.ndim != self.batch_ndim + 1:
+        if not self.batch_ndim:
+            rows = a.ravel()
+        elif a.ndim != self.batch_ndim + 1:
             rows = a.reshape(*a.shape[: self.batch_ndim], -1)
-        return rows.astype(np.float32) if rows.dtype == np.float16 else rows
+        return rows.astype(np.float32) if rows.dtype.char == _HALF else rows
 
     def _spread(self, s: Any, a: Array) -> Any:
         if not self.batch_ndim or isinstance(s, float):
@@ -174,11 +180,29 @@ class ArrayPassage(Passage):
 
     def __call__(self, solve: Callable[..., Any], f: Map, leaves: Leaves, *more: Any) -> Any:
         """The same between tensors."""
+        start = self._enter(leaves)
+        between = self._single(f) if len(leaves) == 1 else self._several(f)
         with np.errstate(all="ignore"):
-            found, *rest = solve(
-                self._ops, lambda z: self._enter(f(self._leave(z))), self._enter(leaves), *more
-            )
+            found, *rest = solve(self._ops, between, start, *more)
         return self._leave(found), *rest
+
+    def _several(self, f: Map) -> Map:
+        """f between arrays."""
+        return lambda z: self._enter(f(self._leave(z)))
+
+    def _single(self, f: Map) -> Map:
+        """The same where the state is one leaf, as most are: all there is between two steps."""
+        to_array, to_tensor, same = self._array, self._tensor, self._same
+
+        def evaluate(z: Leaves) -> Leaves:
+            arrays, tensors = self._known
+            new = f(tensors if same and z[0] is arrays[0] else (to_tensor(z[0]),))
+            entered = (to_array(new[0]),)
+            if same:
+                self._known = entered, new
+            return entered
+
+        return evaluate
 
     def _enter(self, leaves: Leaves) -> Leaves:
         arrays = tuple([self._array(leaf) for leaf in leaves])

@@ -118,11 +118,11 @@ class Iteration:
     def update(self, ops: Ops, carry: Any, f: Leaves) -> Any:
         """Judge the iterate whose f was just evaluated, then take a step from it."""
         residual = self.solver.residual(ops, f, carry.z, carry.memory)
+        if ops.traced:  # the derivative of a norm is infinite at zero
+            error, tolerance = ops.cut(self.tolerance.sides(ops, residual, f, carry.z))
+            return self._judged(ops, carry, Point(carry.z, f, residual, error), tolerance)
         error = self.tolerance.measure(ops, residual)
         point = Point(carry.z, f, residual, error)
-        if ops.traced:  # the derivative of a norm is infinite at zero
-            point = point._replace(error=ops.cut(error))
-            return self._judged(ops, carry, point, ops.cut(self.tolerance.threshold(ops, f)))
         if carry.step >= carry.budget or self.solver.tentative:
             return self._judged(ops, carry, point, self.tolerance.threshold(ops, f))
         # The common step, told apart where Python can see: all improve and none stops. Far from
@@ -181,18 +181,19 @@ class Iteration:
     def _judge(self, ops: Ops, c: Carry, error: Number, tolerance: Number) -> Carry:
         """Record what the residual says: better? met? hopeless? Comparisons with NaN are false."""
         xp, step = ops.xp, c.step
-        measured = (error < _INF) & (tolerance < _INF)
-        met = (error <= tolerance) & measured
+        finite = error < _INF
+        met = (error <= tolerance) & (tolerance < _INF)
         improved = c.active & (error < c.error)
         accept = improved | (c.active & met)
         best_step = xp.where(improved, step, c.best_step)
         patient = step - best_step < max(PATIENCE, self.max_steps // 4)
-        hopeful = (error > tolerance) & (error < _INF)
+        short = (error > tolerance) & finite
+        hopeful = short
         if self.solver.tentative:  # it goes back from where f is not finite
-            hopeful = hopeful | ((c.error < _INF) & xp.logical_not(error < _INF))
+            hopeful = short | ((c.error < _INF) & xp.logical_not(finite))
         unsettled = c.active & hopeful & patient
         settled = c.active != unsettled
-        verdict = xp.where(met, _CONVERGED, xp.where(measured, _STAGNATED, _NONFINITE))
+        verdict = xp.where(met, _CONVERGED, xp.where(short, _STAGNATED, _NONFINITE))
         return Carry(
             z=c.z,
             memory=c.memory,

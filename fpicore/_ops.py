@@ -104,6 +104,13 @@ class Ops(Protocol):
         """Per system Re Σ conj(a)·b, accumulated in float32 or better."""
         ...
 
+    def norm(self, x: tuple[Leaf, ...]) -> Number | None:
+        """Per system ‖x‖₂ of traced code, by an arithmetic wider than that of the leaves.
+
+        None where there is no such, or it costs more than the branch of ``cond`` that it saves.
+        """
+        ...
+
     def peak(self, a: Leaf) -> Number:
         """Per system max |a|; NaN if a holds one."""
         ...

@@ -51,7 +51,7 @@ def snapshot(f: Callable[..., Any]) -> Callable[..., Any]:
     around = f.__globals__
     here = around
     if not hasattr(f, "__wrapped__") or around.get("__name__") == f.__module__:
-        here = {name: around[name] for name in (*names, *_MODULE) if name in around}
+        here = {name: around[name] for name in names if name in around}
     cells = tuple([_copy(cell) for cell in f.__closure__]) if f.__closure__ else None
     copy = FunctionType(f.__code__, here, f.__name__, f.__defaults__, cells)
     copy.__kwdefaults__, copy.__qualname__ = f.__kwdefaults__, f.__qualname__
@@ -68,7 +68,10 @@ def _copy(cell: CellType) -> CellType:
 
 @lru_cache(maxsize=512)
 def _outer_names(code: CodeType) -> tuple[str, ...] | None:
-    """The names that the code may look up globally; None if it assigns to an outer name."""
+    """The names that the code may look up globally, and Python itself for it.
+
+    None if it assigns to an outer name.
+    """
     names: set[str] = set()
     outer = set(code.co_freevars)
     for part in _parts(code):
@@ -78,7 +81,7 @@ def _outer_names(code: CodeType) -> tuple[str, ...] | None:
                 local = instruction.opname.endswith("DEREF") and instruction.argval not in outer
                 if not local:
                     return None
-    return tuple(names)
+    return (*names, *_MODULE)
 
 
 def _parts(code: CodeType) -> Iterator[CodeType]:

@@ -1,5 +1,8 @@
 """Norms and the stopping rule: when is an iterate good enough, system by system."""
 
+from collections.abc import Callable
+from functools import partial, reduce
+from operator import and_
 from typing import NamedTuple
 
 from . import _tree as tree
@@ -38,7 +41,7 @@ class Tolerance(NamedTuple):
         """Per system atol + rtol·‖f‖."""
         if self.rtol == 0.0:
             return ops.numbers(f[0], self.atol)
-        return self.atol + self.rtol * self.measure(ops, f)
+        return self._allowed(self.measure(ops, f))
 
     def measure(self, ops: Ops, x: Leaves) -> Number:
         """Per system the norm of x; right even where squares over- or underflow."""
@@ -48,31 +51,70 @@ class Tolerance(NamedTuple):
             return tree.peak(ops, x)
         return euclidean(ops, x, self.precision) / _root_of_size(ops, x)
 
+    def sides(self, ops: Ops, residual: Leaves, f: Leaves, z: Leaves) -> tuple[Number, Number]:
+        """Both sides of the test, ‖f − z‖ and its threshold, for traced code: in one branch."""
+        if self.norm == "max" or self.rtol == 0.0:
+            return self.measure(ops, residual), self.threshold(ops, f)
+        vectors = (residual, partial(tree.subtract, f, z)), (f, lambda: f)
+        error, size = _euclidean(ops, vectors, self.precision)
+        if self.norm == "rms":
+            root = _root_of_size(ops, f)
+            error, size = error / root, size / root
+        return error, self._allowed(size)
+
+    def _allowed(self, size: Number) -> Number:
+        relative = self.rtol * size
+        return relative if self.atol == 0.0 else self.atol + relative
+
 
 def euclidean(ops: Ops, x: Leaves, precision: Precision) -> Number:
     """Per system ‖x‖₂, rescaled by the peak only where the plain sum of squares is unsafe."""
+    if ops.traced:
+        return _euclidean(ops, ((x, lambda: x),), precision)[0]
     squares = ops.dot(x[0], x[0]) if len(x) == 1 else tree.dot(ops, x, x)
     if squares.__class__ is float and precision.tiny < squares < precision.huge:
         return squares**0.5  # one system on the host: spare it the machinery of masks
-    if ops.roomy:
-        return ops.xp.sqrt(squares)
     safe = (precision.tiny < squares) & (squares < precision.huge)
-    if not ops.traced and ops.xp.all(safe):
+    if ops.xp.all(safe):
         return ops.xp.sqrt(squares)
+    return _rescaled(ops, x, squares, safe, precision)
 
-    def rescaled() -> Number:
-        xp, top = ops.xp, tree.peak(ops, x)
-        least = precision.smallest
-        unit = xp.where((top > least) & (top < float("inf")), top, ops.scalar(least))
-        # Below the normal numbers a reciprocal is zero to XLA, and so would be the norm.
-        unit = xp.where(unit < precision.huge, unit, ops.scalar(precision.huge))
-        shrunk = tree.scale(ops, 1.0 / unit, x)
-        by_peak = unit * xp.sqrt(tree.dot(ops, shrunk, shrunk))
-        # Systems that were safe keep their plain value: their result may not depend on the batch.
-        by_peak = xp.where(top < float("inf"), by_peak, top)
-        return xp.where(safe, xp.sqrt(squares), by_peak)
 
-    return ops.cond(ops.xp.all(safe), lambda: ops.xp.sqrt(squares), rescaled)
+def _euclidean(
+    ops: Ops, vectors: tuple[tuple[Leaves, Callable[[], Leaves]], ...], precision: Precision
+) -> tuple[Number, ...]:
+    """The norms of several vectors of traced code, with one branch where any of them is unsafe.
+
+    What a branch reads must lie in memory. So each vector comes with a way to make it of what
+    there is anyway: a compiler may then sum the squares of one that it writes nowhere.
+    """
+    norms = tuple([ops.norm(x) for x, _ in vectors])
+    if norms[0] is not None:
+        return norms
+    squares = [tree.dot(ops, x, x) for x, _ in vectors]
+    roots = lambda: tuple([ops.xp.sqrt(s) for s in squares])  # noqa: E731
+    if ops.roomy:
+        return roots()
+    safe = [(precision.tiny < s) & (s < precision.huge) for s in squares]
+
+    def rescaled() -> tuple[Number, ...]:
+        triples = zip(vectors, squares, safe, strict=True)
+        return tuple([_rescaled(ops, make(), s, ok, precision) for (_, make), s, ok in triples])
+
+    return ops.cond(reduce(and_, map(ops.xp.all, safe)), roots, rescaled)
+
+
+def _rescaled(ops: Ops, x: Leaves, squares: Number, safe: Number, precision: Precision) -> Number:
+    """By the peak. Systems that were safe keep their plain value: lest the batch be felt."""
+    xp, top = ops.xp, tree.peak(ops, x)
+    least = precision.smallest
+    unit = xp.where((top > least) & (top < float("inf")), top, ops.scalar(least))
+    # Below the normal numbers a reciprocal is zero to XLA, and so would be the norm.
+    unit = xp.where(unit < precision.huge, unit, ops.scalar(precision.huge))
+    shrunk = tree.scale(ops, 1.0 / unit, x)
+    by_peak = unit * xp.sqrt(tree.dot(ops, shrunk, shrunk))
+    by_peak = xp.where(top < float("inf"), by_peak, top)
+    return xp.where(safe, xp.sqrt(squares), by_peak)
 
 
 def clamp_rtol(rtol: float, precision: Precision) -> float:

@@ -69,6 +69,10 @@ class JaxOps:
         """Per system Re Σ conj(a)·b."""
         return self._real(jnp.sum(jnp.conj(self._wide(a)) * self._wide(b), axis=self._inner(a)))
 
+    def norm(self, x: tuple[Array, ...]) -> Array | None:
+        """None: there is no float64 unless the whole process has it."""
+        return None
+
     def peak(self, a: Array) -> Array:
         """Per system max |a|."""
         return jnp.max(jnp.abs(a), axis=self._inner(a)).astype(self.dtype)
@@ -99,12 +103,17 @@ class JaxOps:
     def project(self, history: Array, leaf: Array) -> Array:
         """Products of every slot with leaf.
 
-        One fused reduction: on a CPU, XLA's dot products over a buffer that changes in the loop
-        take two to five times as long.
+        On a CPU, of one system by a reduction, as XLA's dot products over a buffer that changes in
+        the loop take three to six times as long; of a batch by products, as such a reduction takes
+        four times as long.
         """
-        products = jnp.conj(history) * leaf.astype(history.dtype)
-        axes = tuple(range(1 + self.batch_ndim, history.ndim))
-        return jnp.moveaxis(self._real(jnp.sum(products, axis=axes)), 0, -1)
+        slots, wide = jnp.conj(history), leaf.astype(history.dtype)
+        if self.batch_ndim:
+            slots = slots.reshape(*history.shape[: 1 + self.batch_ndim], -1)
+            rows = wide.reshape(*leaf.shape[: self.batch_ndim], -1)
+            return self._real(jnp.einsum("k...i,...i->...k", slots, rows, precision=_EXACT))
+        products = jnp.sum(slots * wide, axis=tuple(range(1, history.ndim)))
+        return self._real(products)
 
     def combine(self, weights: Array, history: Array, like: Array) -> Array:
         """Weighted sum of the slots, one fused pass."""

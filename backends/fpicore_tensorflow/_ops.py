@@ -5,77 +5,29 @@ Measured, microseconds an update of five slots of 32×128, eager / graph / XLA: 
 """
 
 from collections.abc import Callable
+from functools import reduce
+from operator import add
 from typing import Any
 
 import tensorflow as tf
 
 from fpicore import HostNumbers, Process
 
+from ._numbers import TensorFlowNumbers
+from ._systems import solved_by_elimination, solved_by_qr
 from ._tapes import unseen
-from ._telling import shown, tell
+from ._telling import shown, tell, within_xla
 
 Tensor = Any
 History = tuple[Tensor, ...]
-
-
-class TensorFlowNumbers:
-    """TensorFlow under the names that the core uses, in one dtype."""
-
-    logical_not = staticmethod(tf.logical_not)
-    isfinite = staticmethod(tf.math.is_finite)
-    sqrt = staticmethod(tf.sqrt)
-    abs = staticmethod(tf.abs)
-    reciprocal = staticmethod(tf.math.reciprocal)
-    maximum = staticmethod(tf.maximum)
-    transpose = staticmethod(tf.linalg.matrix_transpose)
-    matvec = staticmethod(tf.linalg.matvec)
-    zeros_like = staticmethod(tf.zeros_like)
-
-    def __init__(self, dtype: Any) -> None:
-        """Constants are made in ``dtype``; TensorFlow promotes nothing."""
-        self._dtype = dtype
-
-    @staticmethod
-    def any(mask: Tensor) -> Tensor:
-        """Itself where it is one truth value: a reduction is two operations in the graph."""
-        return mask if mask.shape.rank == 0 else tf.reduce_any(mask)
-
-    @staticmethod
-    def all(mask: Tensor) -> Tensor:
-        """As ``any``."""
-        return mask if mask.shape.rank == 0 else tf.reduce_all(mask)
-
-    def where(self, mask: Tensor, a: Any, b: Any) -> Tensor:
-        """tf.where that takes Python numbers."""
-        if not tf.is_tensor(a):
-            a = tf.constant(a, self._dtype)
-        if not tf.is_tensor(b):
-            b = tf.constant(b, self._dtype)
-        return tf.where(mask, a, b)
-
-    def indicator(self, mask: Tensor) -> Tensor:
-        """1 or 0."""
-        return tf.cast(mask, self._dtype)
-
-    def arange(self, length: int) -> Tensor:
-        """0 … length − 1."""
-        return tf.range(length, dtype=self._dtype)
-
-    def eye(self, length: int) -> Tensor:
-        """Identity."""
-        return tf.eye(length, dtype=self._dtype)
-
-    def sum(self, x: Tensor) -> Tensor:
-        """Over the last axis."""
-        return tf.reduce_sum(x, axis=-1)
-
-    def max(self, x: Tensor) -> Tensor:
-        """Over the last axis."""
-        return tf.reduce_max(x, axis=-1)
-
-    def roll(self, x: Tensor, places: int) -> Tensor:
-        """Along the last axis."""
-        return tf.roll(x, places, -1)
+_FEW = 2**16
+"""Entries up to which a state is copied to float64."""
+_DOUBLED = {
+    tf.float16: tf.float64,
+    tf.bfloat16: tf.float64,
+    tf.float32: tf.float64,
+    tf.complex64: tf.complex128,
+}
 
 
 class _Leaves:
@@ -204,8 +156,21 @@ class TensorFlowGraphOps(_Leaves):
 
     def store(self, history: History, slot: Tensor, leaf: Tensor) -> History:
         """Replace a slot."""
-        wide = _wide(leaf)
-        return tuple(_chosen(slot == i, wide, old) for i, old in enumerate(history))
+        wide, length = _wide(leaf), len(history)
+        here = tf.unstack(tf.range(length, dtype=slot.dtype) == slot)
+        return tuple(_chosen(h, wide, old) for h, old in zip(here, history, strict=True))
+
+    def norm(self, x: tuple[Tensor, ...]) -> Tensor | None:
+        """By squares in float64 where a copy of x in it costs less than a branch in the graph.
+
+        A branch is some thirty operations, of which each takes its time whether it runs or not.
+        """
+        sizes = [leaf.shape.num_elements() for leaf in x]
+        if None in sizes or sum(sizes) > _FEW or not all(leaf.dtype in _DOUBLED for leaf in x):
+            return None
+        wide = [tf.cast(leaf, _DOUBLED[leaf.dtype]) for leaf in x]
+        squares = [_products(leaf, leaf, self.batch_ndim) for leaf in wide]
+        return self._number(tf.sqrt(reduce(add, squares)))
 
     def numbers(self, leaf: Tensor, fill: float, shape: tuple[int, ...] = ()) -> Tensor:
         """A filled tensor, also for a batch size that is not known yet."""
@@ -220,14 +185,9 @@ class TensorFlowGraphOps(_Leaves):
     tell = staticmethod(tell)
 
     def solve(self, matrix: Tensor, right: Tensor) -> Tensor:
-        """Elimination without pivots; tf.linalg.solve would raise if one system is singular."""
-        right = tf.broadcast_to(right, tf.shape(matrix)[:-1])
-        rows: Tensor = tf.concat([matrix, right[..., None]], axis=-1)
-        here = tf.range(matrix.shape[-1])[:, None]
-        for j in range(matrix.shape[-1]):
-            pivot = rows[..., j : j + 1, :] / rows[..., j : j + 1, j : j + 1]
-            rows = tf.where(here == j, pivot, rows - rows[..., :, j : j + 1] * pivot)
-        return rows[..., -1]
+        """By whichever way takes less time; tf.linalg.solve would raise if one is singular."""
+        one = not self.batch_ndim and not within_xla()
+        return solved_by_qr(matrix, right) if one else solved_by_elimination(matrix, right)
 
     def cut(self, tree: Any, keep: Tensor | None = None) -> Any:
         """As it is: the loop is not differentiated."""

@@ -22,13 +22,18 @@ def tell(receive: Callable[..., Any], numbers: tuple[Any, ...]) -> None:
 
     if tf.executing_eagerly():
         told(*numbers)
-    elif control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+    elif within_xla():
         raise InputError(
             "expected no callback with jit_compile=True, as XLA cannot call Python, received one; "
             "leave jit_compile out, or use trace=True"
         )
     else:
         tf.py_function(told, [tf.stop_gradient(x) for x in numbers], [])
+
+
+def within_xla() -> bool:
+    """Whether XLA is known to compile what is traced."""
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def shown(number: Any, integer: bool) -> Any:

@@ -1,7 +1,8 @@
 """PyTorch as fpicore's entry sees it."""
 
 from collections.abc import Callable
-from functools import partial
+from contextlib import nullcontext
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -42,6 +43,16 @@ from ._staged_map import Line, Map
 T = TypeVar("T")
 
 
+@lru_cache
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@lru_cache
+def _eps(dtypes: tuple[torch.dtype, ...]) -> float:
+    return fpicore.accumulation_eps(tuple(map(_name, dtypes)))
+
+
 def _is_tensor(x: Any) -> bool:
     return isinstance(x, Tensor)
 
@@ -62,7 +73,7 @@ class TorchBackend:
 
     def dtype_name(self, leaf: Tensor) -> str:
         """The name without torch's prefix."""
-        return str(leaf.dtype).removeprefix("torch.")
+        return _name(leaf.dtype)
 
     def admit(self, new: Tensor, old: Tensor) -> Tensor | None:
         """The tensor if alike; under autocast, which narrows results on purpose, a cast of it."""
@@ -74,7 +85,7 @@ class TorchBackend:
 
     def ops(self, leaves: Leaves, batch_ndim: int) -> TorchOps:
         """Numbers on the host for the CPU, on the device otherwise."""
-        eps = fpicore.accumulation_eps(tuple([self.dtype_name(leaf) for leaf in leaves]))
+        eps = _eps(tuple([leaf.dtype for leaf in leaves]))
         device = leaves[0].device
         if [leaf for leaf in leaves if leaf.device != device] or device.type == "meta":
             raise InputError(
@@ -98,9 +109,10 @@ class TorchBackend:
             return z, results, stats, _aux(problem, frozen, z), backward
         ops = self.ops(problem.leaves, problem.batch_ndim)
         device, followed = problem.leaves[0].device.type, torch.is_grad_enabled()
-        with torch.no_grad(), without_autocast(device) as resume:
+        apart = torch.no_grad() if followed else nullcontext()
+        with apart, without_autocast(device) as resume:
             start = tuple([leaf.detach() for leaf in problem.leaves])
-            f, line = resume(watched(frozen)), None
+            f, line = resume(watched(frozen.within)), None
             if isinstance(problem.f, Staged):
                 staged = problem.f.read(problem, frozen, start, followed)
                 if staged is not None:

@@ -51,25 +51,26 @@ def watch(tensor: Tensor) -> Callable[[], bool]:
     return changed
 
 
-def unwritten(f: Map) -> Map:
+def unwritten(f: Map, cut: bool = False) -> Map:
     """f, refused if it writes to its argument: f(z) − z would be zero without a word.
 
     Tensors of inference mode cannot tell, so that f is given copies of them, and copied from.
+    With ``cut`` what it returns is detached.
     """
 
     def evaluate(z: Leaves) -> Leaves:
         if len(z) == 1:  # most states; a list for one costs as much as all else here
             leaf = z[0]
             if leaf.is_inference():
-                return _own(f((leaf.clone(),)))
+                return _own(f((leaf.clone(),)), cut)
             before = leaf._version
-            new = f(z)
+            (one,) = new = f(z)
             if leaf._version != before:
                 raise MapError(_WRITES)
-            return _own(new) if new[0].is_inference() else new
+            return _own(new, cut) if one.is_inference() or (cut and one.requires_grad) else new
         z = _own(z)
         versions = [version(leaf) for leaf in z]
-        new = _own(f(z))
+        new = _own(f(z), cut)
         if versions != [version(leaf) for leaf in z]:
             raise MapError(_WRITES)
         return new
@@ -77,8 +78,9 @@ def unwritten(f: Map) -> Map:
     return evaluate
 
 
-def _own(leaves: Leaves) -> Leaves:
-    return tuple([leaf.clone() if leaf.is_inference() else leaf for leaf in leaves])
+def _own(leaves: Leaves, cut: bool = False) -> Leaves:
+    own = [leaf.clone() if leaf.is_inference() else leaf for leaf in leaves]
+    return tuple([leaf.detach() if cut and leaf.requires_grad else leaf for leaf in own])
 
 
 def watched(f: Map) -> Map:
@@ -86,15 +88,7 @@ def watched(f: Map) -> Map:
 
     One that records under no_grad (an energy's gradient, say) would chain the graphs of all steps.
     """
-    evaluate = unwritten(f)
-
-    def detached(z: Leaves) -> Leaves:
-        new = evaluate(z)
-        if len(new) == 1:
-            return (new[0].detach(),) if new[0].requires_grad else new
-        return tuple([leaf.detach() if leaf.requires_grad else leaf for leaf in new])
-
-    return detached
+    return unwritten(f, cut=True)
 
 
 _WRITES = (

@@ -25,6 +25,8 @@ from fpicore import Leaves, Problem
 from ._levels import is_wrapped
 
 States = list[Tensor]
+_WITHOUT = {Tensor, nn.Parameter, type(None), bool, int, float, str}
+"""Types of what holds no module: most of what a search comes upon."""
 Result = TypeVar("Result")
 
 
@@ -50,6 +52,10 @@ class Frozen:
         if self.plain and torch.is_autocast_enabled(self._kind) == self.autocast:
             return self._map(z)
         return self._cast(z) if self._lasts else self.run(self._cast, z)
+
+    def within(self, z: Leaves) -> Leaves:
+        """f(z) in the solve itself, where autocast is as it was found."""
+        return self._map(z) if self.plain else self.run(self._cast, z)
 
     def _cast(self, z: Leaves) -> Leaves:
         """f(z), in the autocast state of the solve, which a backward pass need not share."""
@@ -164,7 +170,7 @@ def modules(*roots: Any) -> Iterator[nn.Module]:
     stack, seen = list(roots), set()
     while stack:
         item = stack.pop()
-        if id(item) in seen or isinstance(item, Tensor):
+        if item.__class__ in _WITHOUT or id(item) in seen or isinstance(item, Tensor):
             continue
         seen.add(id(item))
         if isinstance(item, nn.Module):
@@ -181,7 +187,8 @@ def _parts(item: Any) -> Any:
         names = [item.__globals__.get(name) for name in item.__code__.co_names]
         # A global function is somebody's library; a global module is this f's own.
         names = [value for value in names if isinstance(value, nn.Module)]
-        return [*cells, *names, *(item.__defaults__ or ()), getattr(item, "__wrapped__", None)]
+        wrapped = item.__dict__.get("__wrapped__")
+        return [*cells, *names, *(item.__defaults__ or ()), wrapped]
     if isinstance(item, types.MethodType):
         return (item.__self__, item.__func__)
     if isinstance(item, functools.partial):
