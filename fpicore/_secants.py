@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from . import _tree as tree
-from ._numbers import column, one_hot
+from ._numbers import column, entry, set_entry
 from ._ops import Number, Ops, unit_of
 from ._solver import Point
 from ._tree import Histories, Leaves
@@ -82,7 +82,8 @@ def updated(ops: Ops, memory: Updates, s: Leaves, y: Leaves, good: bool = False)
     sound = ops.xp.isfinite(tree.dot(ops, u, u)) & ops.xp.isfinite(weight) & (memory.count > 0.0)
     if good:
         sound = sound & (ops.xp.abs(denominator) > SMALLEST_PIVOT * tree.dot(ops, s, s))
-    return _stored(ops, memory, slot, tree.select(ops, sound, u, s), w, sound, weight)
+    memory = memory._replace(changes=tree.store(ops, memory.changes, slot, w))
+    return _stored(ops, memory, slot, tree.select(ops, sound, u, s), sound, weight)
 
 
 def moved(ops: Ops, memory: Updates, point: Point, scaled: bool) -> tuple[Leaves, Updates]:
@@ -93,13 +94,17 @@ def moved(ops: Ops, memory: Updates, point: Point, scaled: bool) -> tuple[Leaves
     xp, r = ops.xp, point.residual
     slot, memory = _room(ops, memory)
     y = tree.subtract(r, memory.residual)
-    c = memory.weights * tree.project(ops, memory.changes, r)
-    finite = column(ops, xp.isfinite(xp.sum(c)))
-    nothing = xp.zeros_like(c)
-    c, kept = xp.where(finite, c, nothing), xp.where(finite, memory.weights, nothing)
+    # What is read must have been written before, or XLA copies the memory.
+    changes = tree.store(ops, memory.changes, slot, y)
+    products, kept, zero = tree.project(ops, changes, r), memory.weights, ops.scalar(0.0)
+    c = xp.where(kept > 0.0, kept * products, zero)
+    finite = xp.isfinite(xp.sum(c))
+    if ops.traced or not xp.all(finite):
+        finite, nothing = column(ops, finite), xp.zeros_like(c)
+        c, kept = xp.where(finite, c, nothing), xp.where(finite, kept, nothing)
     empty = xp.logical_not(xp.max(kept) > 0.0)
-    memory = memory._replace(weights=kept)
-    if scaled:
+    memory = memory._replace(changes=changes, weights=kept)
+    if scaled and (ops.traced or xp.any(empty)):
         memory = memory._replace(scale=_scale(ops, memory, point, y, empty))
     base = tree.subtract(_times(ops, memory, r), tree.combine(ops, c, memory.updates, r))
     u = base
@@ -107,13 +112,12 @@ def moved(ops: Ops, memory: Updates, point: Point, scaled: bool) -> tuple[Leaves
         s = tree.subtract(point.z, memory.z)
         u = tree.select(ops, empty, tree.add(s, _times(ops, memory, y)), base)
     weight = xp.reciprocal(tree.dot(ops, y, y))
-    along = weight * tree.dot(ops, y, r)
+    along = weight * entry(ops, products, slot)
     sound = xp.isfinite(along + tree.dot(ops, u, u)) & (memory.count > 0.0)
     if ops.traced or not xp.all(sound):
-        u = tree.select(ops, sound, u, r)
-    along = xp.where(sound, along, ops.scalar(0.0))
+        u, along = tree.select(ops, sound, u, r), xp.where(sound, along, zero)
     step = tree.subtract(base, tree.scale(ops, along, u))
-    memory = _stored(ops, memory, slot, u, y, sound, weight)
+    memory = _stored(ops, memory, slot, u, sound, weight)
     return step, memory._replace(z=point.z, residual=r)
 
 
@@ -148,21 +152,21 @@ def _room(ops: Ops, memory: Updates) -> tuple[Number, Updates]:
     """The slot to write next; the memory is emptied when that is the first."""
     slot = (memory.count - 1.0) % memory.weights.shape[-1]
     # The first slot is written when the memory is full, or before there is any pair.
+    if not ops.traced and slot > 0.0:
+        return slot, memory
     some = ops.xp.where(slot > 0.0, ops.scalar(1.0), ops.scalar(0.0))
     return slot, memory._replace(weights=some * memory.weights)
 
 
 def _stored(
-    ops: Ops, memory: Updates, slot: Number, u: Leaves, w: Leaves, sound: Number, weight: Number
+    ops: Ops, memory: Updates, slot: Number, u: Leaves, sound: Number, weight: Number
 ) -> Updates:
-    """The memory with u and w in the slot, without weight where they are not sound."""
+    """The memory with u in the slot, where w is, without weight where that is not sound."""
     xp = ops.xp
-    weight = column(ops, xp.where(sound, weight, ops.scalar(0.0)))
-    here = one_hot(ops, slot, memory.weights.shape[-1])
+    weight = xp.where(sound, weight, ops.scalar(0.0))
     return memory._replace(
         updates=tree.store(ops, memory.updates, slot, u),
-        changes=tree.store(ops, memory.changes, slot, w),
-        weights=xp.where(here, weight, memory.weights),
+        weights=set_entry(ops, memory.weights, slot, weight),
         count=memory.count + 1.0,
     )
 

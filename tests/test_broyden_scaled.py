@@ -126,6 +126,20 @@ def test_what_it_learned_of_the_inverse(kind: str, tangent: bool) -> None:
     np.testing.assert_allclose(v @ found(y, tangent), y @ found(v, not tangent), rtol=1e-9)
 
 
+@pytest.mark.framework("numpy")
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_products_may_overflow(kind: str, scaled: bool) -> None:
+    """The memory is emptied then; the solve ends as one that has no answer."""
+    f = lambda z: z + 1e100 * (1.0 + z * z)  # noqa: E731
+    for start in (START, 1e60 * START):
+        solver = Broyden(3, kind, scaled=scaled)
+        sol = fpicore_numpy.fixed_point(f, start, solver=solver, on_failure="ignore")
+        assert not sol.converged
+        assert np.isfinite(sol.value).all()
+
+
 def family(lab: Lab, shifts: Any) -> Any:
     matrix, shifts = lab.tensor(COUPLING), lab.tensor(shifts)
     rates = lab.tensor(np.array([[0.2], [3.0], [6.0]]))

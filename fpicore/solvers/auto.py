@@ -125,13 +125,17 @@ class Auto(AbstractSolver):
         better = error < state.best
         share = xp.where(state.stage == _NEWTON, _HALF, ops.scalar(1.0))
         progress = better & (error <= share * state.mark)
+        z, residual = point.z, point.residual
+        if ops.traced or not xp.all(better):
+            z = tree.select(ops, better, z, state.z)
+            residual = tree.select(ops, better, residual, state.residual)
         return state._replace(
             since=xp.where(progress, 0.0, state.since + 1.0),
             mark=xp.where(progress, error, state.mark),
             start=xp.where(state.start < _INF, state.start, error),
             best=xp.where(better, error, state.best),
-            z=tree.select(ops, better, point.z, state.z),
-            residual=tree.select(ops, better, point.residual, state.residual),
+            z=z,
+            residual=residual,
         )
 
     def _stepped(
@@ -139,6 +143,10 @@ class Auto(AbstractSolver):
     ) -> tuple[Leaves, _State]:
         """The proposals of the stages."""
         xp, members = ops.xp, list(state.members)
+        for k, stage in enumerate([] if ops.traced or not xp.all(staying) else self._stages):
+            if xp.all(state.stage == float(k)):  # the common step, where Python can see
+                out, members[k] = stage.step(ops, point, members[k])
+                return out, state._replace(count=state.count + 1.0, members=tuple(members))
         out = tree.add(state.z, state.residual)
         best = Point(state.z, out, state.residual, state.best, point.tolerance)
         for k, stage in enumerate(self._stages):
