@@ -56,7 +56,7 @@ class Auto(AbstractSolver):
     For maps of which nothing is known. On a benign one it costs what the first stage does; a
     hard one it solves if some of its stages can, for up to some dozens of evaluations more than
     that stage alone. Systems of a batch change stages each by itself. Memory: 2·history + 6
-    states, and history + 5 and history + 6 more where the other stages are entered; in traced
+    states, and history + 3 and history + 6 more where the other stages are entered; in traced
     code, which cannot tell, all of it from the start. A step costs the arithmetic of the stages
     that systems are in.
 
