@@ -206,7 +206,7 @@ def test_the_clock_of_broydens_memory(history: int, scaled: bool) -> None:
 def test_history_must_be_a_count() -> None:
     with pytest.raises(InputError, match="history to be an integer >= 1"):
         Auto(history=0)
-    assert Auto().linear() == GMRES(10)
+    assert Auto().linear() == GMRES(20)
 
 
 @pytest.mark.framework("numpy")

@@ -104,7 +104,7 @@ OWN: Mapping[str, Any] = {
     "NewtonKrylov": fpi.NewtonKrylov(),
     "NewtonKrylov(forcing=0.001)": fpi.NewtonKrylov(forcing=1e-3),
     "Auto": fpi.Auto(),
-    "Auto(20)": fpi.Auto(history=20),
+    "Auto(10)": fpi.Auto(history=10),
     "Auto(60)": fpi.Auto(history=60),
 }
 

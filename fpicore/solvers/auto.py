@@ -70,7 +70,7 @@ class Auto(AbstractSolver):
         InputError: history is not a positive integer.
     """
 
-    history: int = 10
+    history: int = 20
     name: ClassVar[str] = "auto"
     tentative: ClassVar[bool] = True
 

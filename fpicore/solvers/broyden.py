@@ -32,10 +32,10 @@ class Broyden(AbstractStage):
     Linear and Nonlinear Equations (SIAM 1995), §7.3.
 
     The bad method has the least change of H that maps y_j = r_{j+1} − r_j to s_j:
-    H_{j+1} = H_j + (s_j − H_j y_j) y_jᵀ/‖y_j‖², kept as the sums s_j − H_j y_j and y_j, and emptied
-    when it is full. It stores twice as much. On contractions it often needs fewer evaluations, as
-    type II of Anderson's method does, on expansive maps it fails more often. Broyden (1965), the
-    second method; Kvaalen, BIT 31 (1991), 369.
+    H_{j+1} = H_j + (s_j − H_j y_j) y_jᵀ/‖y_j‖², kept as s_j − H_j y_j = −H_j r_{j+1} and y_j, and
+    emptied when it is full. It stores twice as much. On contractions it often needs fewer
+    evaluations, as type II of Anderson's method does, on expansive maps it fails more often.
+    Broyden (1965), the second method; Kvaalen, BIT 31 (1991), 369.
 
     With ``line_search`` the step is −λHr. z + s is taken if ‖r‖ there is at most
     (1 + η_k − σλ²)‖r‖, η_k = 10/(k + 1)² after k steps taken, σ = 10⁻⁴. Where it is not, its pair
@@ -45,7 +45,7 @@ class Broyden(AbstractStage):
     the next step is plain, with an empty memory. The memory is that of the bad method for both
     kinds, of the good one with H_jᵀs_j in place of y_j. ‖·‖ is the norm of the stopping rule. For
     maps on which the steps are too long: of the 279 solves of benchmarks/solvers the good method
-    fails on 25 with it and on 50 without, the bad one on 66 and 73; where both converge it needs
+    fails on 25 with it and on 50 without, the bad one on 66 and 77; where both converge it needs
     9 % more evaluations in the median, and on a few many times as many. Li and Fukushima, Optim.
     Methods Softw. 13 (2000), 181, whose rule has the square of the step in place of λ²‖r‖.
 
@@ -55,7 +55,7 @@ class Broyden(AbstractStage):
     where that is above ½: contractions keep the plain step, and steep slopes are not learned
     direction by direction. It needs no memory, and an evaluation at most. Of the 279 solves of
     benchmarks/solvers the good method fails on 7 with it and on 50 without, the bad one with 10
-    pairs on 17, against 73 of the 20 without. Barzilai and Borwein, IMA J. Numer. Anal. 8 (1988),
+    pairs on 17, with 20 and without it on 77. Barzilai and Borwein, IMA J. Numer. Anal. 8 (1988),
     141, for γ; Shanno and Phua, Math. Program. 14 (1978), 149, who scale H once.
 
     Attributes:
