@@ -1,5 +1,6 @@
 """Broyden's methods from −γI: against dense ones, on steep maps, in every framework, by system."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,38 @@ def test_compiled(lab: Lab, mode: str, kind: str) -> None:
     (value, steps), (expected, count) = lab.numpy((lab.compiled(run, mode)(start), run(start)))
     np.testing.assert_allclose(value, expected, rtol=1e-8)
     assert np.abs(steps - count).max() <= 2
+
+
+@pytest.mark.framework("numpy")
+@pytest.mark.filterwarnings("ignore:(divide by zero|invalid value) encountered:RuntimeWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_begins_anew_where_it_is_renewed(kind: str) -> None:
+    """Half of z first, then by the γ of that step: the good method, without room for b, alone."""
+    ops, solver = NumPyOps(1, 2.0**-52), Broyden(20, kind, scaled=True)
+
+    def at(z: Any) -> Point:
+        r = np.stack([steep(x) - x for x in z])
+        return Point((z,), (z + r,), (r,), np.linalg.norm(r, axis=-1))
+
+    z = np.stack([0.7 * START, 0.9 * START])
+    state = solver.init(ops, (z,))
+    for _ in range(5):
+        (z,), state = solver.step(ops, at(z), state)
+    points = [np.stack([START, z[1]])]
+    renewed = np.array([True, False])
+    state = solver.renew(ops, renewed, at(points[0]), state, 5.0)
+    for _ in range(2):
+        (z,), state = solver.step(ops, at(points[-1]), state)
+        points.append(z)
+    first, second = (b[0] - a[0] for a, b in pairwise(points))
+    r, after = (at(z).residual[0][0] for z in points[:2])
+    np.testing.assert_allclose(first, 0.5 * np.linalg.norm(START) / np.linalg.norm(r) * r)
+    y = after - r
+    gamma = -(first @ y) / (y @ y)
+    expected = gamma * after
+    if kind == "bad":
+        expected = expected - (first + gamma * y) * (y @ after) / (y @ y)
+    np.testing.assert_allclose(second, expected, rtol=1e-9)
 
 
 def test_options_are_checked() -> None:
