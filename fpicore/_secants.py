@@ -52,8 +52,9 @@ def first_scale(ops: Ops, point: Point) -> Number:
     """
     xp, z, r = ops.xp, point.z, point.residual
     ratio = tree.dot(ops, z, z) * xp.reciprocal(tree.dot(ops, r, r))
-    share = _REACH * xp.sqrt(ratio)
-    return xp.where((share < 1.0) & (share > unit_of(z) ** 0.5), share, ops.scalar(1.0))
+    share = _REACH * _root(ops, ratio)
+    felt = (ratio > 0.0) & (share > unit_of(z) ** 0.5)
+    return xp.where((share < 1.0) & felt, share, ops.scalar(1.0))
 
 
 def pair_scale(ops: Ops, s: Leaves, y: Leaves, scale: Number) -> Number:
@@ -62,10 +63,18 @@ def pair_scale(ops: Ops, s: Leaves, y: Leaves, scale: Number) -> Number:
     ‖s‖/‖y‖ where that is not positive, 1 unless the slope is steep, and ``scale`` without a pair.
     """
     xp, one = ops.xp, ops.scalar(1.0)
-    along, rate = -tree.dot(ops, s, y), xp.reciprocal(tree.dot(ops, y, y))
-    share = xp.where(along > 0.0, along * rate, xp.sqrt(tree.dot(ops, s, s) * rate))
+    along, size = -tree.dot(ops, s, y), tree.dot(ops, y, y)
+    rate = xp.reciprocal(xp.where(size > 0.0, size, one))
+    share = xp.where(along > 0.0, along * rate, _root(ops, tree.dot(ops, s, s) * rate))
     steep = (share < _STEEP) & (share > 0.0)
-    return xp.where(xp.isfinite(share), xp.where(steep, share, one), scale)
+    known = (size > 0.0) & xp.isfinite(share)
+    return xp.where(known, xp.where(steep, share, one), scale)
+
+
+def _root(ops: Ops, x: Number) -> Number:
+    """√x, or 1 where x is 0 or not finite, as a derivative of √x would not be finite there."""
+    sound = (x > 0.0) & (x < float("inf"))
+    return ops.xp.sqrt(ops.xp.where(sound, x, ops.scalar(1.0)))
 
 
 def updated(ops: Ops, memory: Updates, s: Leaves, y: Leaves, good: bool = False) -> Updates:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fpicore_numpy
-from fpicore import Broyden, InputError, Leaves, Point, Result
+from fpicore import Broyden, InputError, Leaves, Point, Result, Unrolled
 from fpicore_numpy._ops import NumPyOps
 
 from .labs import Lab
@@ -213,6 +213,23 @@ def test_begins_anew_where_it_is_renewed(kind: str) -> None:
     if kind == "bad":
         expected = expected - (first + gamma * y) * (y @ after) / (y @ y)
     np.testing.assert_allclose(second, expected, rtol=1e-9)
+
+
+@pytest.mark.gradients
+@pytest.mark.only("torch", "jax")
+@pytest.mark.parametrize("kind", KINDS)
+def test_unrolled_steps_have_a_derivative(lab: Lab, kind: str) -> None:
+    """√0, of a start of 0, would not: dz/dθ = 1/(1 + 8)."""
+    options: dict[str, Any] = {"solver": Broyden(3, kind, scaled=True), "max_steps": 8}
+    options |= {"adjoint": Unrolled(), "rtol": 1e-10}
+
+    def loss(theta: Any) -> Any:
+        f = lambda z, theta: theta - 8.0 * z  # noqa: E731
+        found = lab.fpi.fixed_point(f, 0.0 * theta, (theta,), **options)
+        return lab.xp.sum(found.value)
+
+    found = lab.gradient(loss, np.linspace(0.5, 2.0, 4))[0]
+    np.testing.assert_allclose(found, 1.0 / 9.0, rtol=1e-7)
 
 
 def test_options_are_checked() -> None:
