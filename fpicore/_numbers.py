@@ -18,6 +18,14 @@ def outer(a: Number, b: Number) -> Number:
     return a[..., :, None] * b[..., None, :]
 
 
+def entry(ops: Ops, vector: Number, slot: Number) -> Number:
+    """One entry of a vector."""
+    if ops.traced:
+        here = one_hot(ops, slot, vector.shape[-1])
+        return ops.xp.sum(ops.xp.where(here, vector, ops.xp.zeros_like(vector)))
+    return vector[..., int(slot)]
+
+
 def set_entry(ops: Ops, vector: Number, slot: Number, value: Number) -> Number:
     """The vector with one entry replaced; in place where that is possible."""
     if ops.traced:

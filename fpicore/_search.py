@@ -6,6 +6,7 @@ from . import _tree as tree
 from ._numbers import column
 from ._ops import Number, Ops
 from ._secants import Updates, no_updates, quasi_newton, updated
+from ._secants import renewed as emptied
 from ._solver import Point
 from ._tree import Leaves
 
@@ -63,14 +64,8 @@ def searched(ops: Ops, point: Point, state: Search, good: bool) -> tuple[Leaves,
 
 def renewed(ops: Ops, mask: Number, point: Point, state: Search, count: Number) -> Search:
     """H = −I, and the point will be taken."""
-    xp, memory = ops.xp, state.memory
-    nothing = xp.zeros_like(memory.weights)
-    memory = memory._replace(
-        weights=xp.where(column(ops, mask), nothing, memory.weights),
-        count=count,
-        z=tree.select(ops, mask, point.z, memory.z),
-        residual=tree.select(ops, mask, point.residual, memory.residual),
-    )
+    xp = ops.xp
+    memory = emptied(ops, mask, point, state.memory, count, scaled=False)
     size, taken = xp.where(mask, _INF, state.size), xp.where(mask, 0.0, state.taken)
     return state._replace(memory=memory, size=size, taken=taken)
 

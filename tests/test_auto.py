@@ -19,6 +19,8 @@ from fpicore import (
     Point,
     Result,
 )
+from fpicore._chain import Chain
+from fpicore.solvers import auto
 
 from .labs import Lab
 
@@ -58,8 +60,17 @@ def test_every_problem_is_solved(name: str) -> None:
     assert not found.false
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages are left early, so that few steps see all of them."""
+    for stage, patience in ((0.0, 6.0), (1.0, 12.0), (2.0, 12.0)):
+        monkeypatch.setitem(auto._PATIENCE, stage, patience)
+    monkeypatch.setattr(auto, "_DOUBTFUL", 4.0)
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.only("numpy", "torch")
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [3, 4])
 def test_systems_change_stages_each_by_itself(
     lab: Lab, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,10 +95,11 @@ def test_systems_change_stages_each_by_itself(
             np.testing.assert_array_equal(got[0], expected[i])
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.only("jax", "tensorflow")
 @pytest.mark.modes("jit", "graph")
 def test_traced_code_takes_the_same_steps(lab: Lab, mode: str) -> None:
-    arrays = systems(2)
+    arrays = systems(4)
     value, codes, steps, _ = run(lab, arrays, mode=mode)
     expected = run(Lab("numpy"), arrays)
     np.testing.assert_array_equal(codes, expected[1])
@@ -95,6 +107,7 @@ def test_traced_code_takes_the_same_steps(lab: Lab, mode: str) -> None:
     assert np.abs(steps - expected[2]).max() <= 3
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_broken_system_harms_no_other(lab: Lab) -> None:
     arrays = systems(3)
     if lab.name == "jax":
@@ -136,7 +149,15 @@ def test_gradient(lab: Lab) -> None:
 @pytest.mark.framework("numpy")
 @pytest.mark.parametrize(
     "stage",
-    [Broyden(3), Broyden(3, kind="bad"), Anderson(2), Anderson(2, kind=1), NewtonKrylov(3)],
+    [
+        Broyden(3),
+        Broyden(3, kind="bad"),
+        Broyden(3, scaled=True),
+        Broyden(3, kind="bad", scaled=True),
+        Anderson(2),
+        Anderson(2, kind=1),
+        NewtonKrylov(3),
+    ],
     ids=str,
 )
 def test_a_renewed_stage_is_a_new_one(stage: Any) -> None:
@@ -167,15 +188,16 @@ def test_a_renewed_stage_is_a_new_one(stage: Any) -> None:
 
 
 @pytest.mark.framework("numpy")
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("history", [1, 2, 5])
-def test_the_clock_of_broydens_memory(history: int) -> None:
+def test_the_clock_of_broydens_memory(history: int, scaled: bool) -> None:
     """`renew` derives from the number of steps what the steps themselves count."""
-    solver = Broyden(history)
+    solver = Broyden(history, scaled=scaled)
     ops = ArrayOps(1, 2.0**-52)
     z = np.ones((1, 2))
     state: Any = solver.init(ops, (z,))
     for count in range(4 * history + 6):
-        assert solver._clock(ops, float(count)) == (state.last, state.length)
+        assert Chain(history, scaled).clock(ops, float(count)) == (state.last, state.length)
         f = np.cos(z) + 0.1 * z[:, ::-1]
         one = Point((z,), (f,), (f - z,), np.ones(1))
         (z,), state = solver.step(ops, one, state)
@@ -184,7 +206,7 @@ def test_the_clock_of_broydens_memory(history: int) -> None:
 def test_history_must_be_a_count() -> None:
     with pytest.raises(InputError, match="history to be an integer >= 1"):
         Auto(history=0)
-    assert Auto().linear() == GMRES(30)
+    assert Auto().linear() == GMRES(20)
 
 
 @pytest.mark.framework("numpy")

@@ -41,12 +41,10 @@ def visited(f: Any, start: Any, solver: Any, count: int) -> list[np.ndarray]:
 
 @pytest.mark.framework("numpy")
 def test_steps_are_those_of_newton() -> None:
-    """With GMRES run to the end: start, plain step, N probes, z − (J − I)⁻¹ r, N probes, …"""
-    start = np.full(N, 0.3)
-    seen = visited(smooth, start, NewtonKrylov(restart=N, forcing=1e-9), 2 + 2 * (N + 1))
-    z = smooth(start)
-    np.testing.assert_array_equal(seen[1], z)
-    for place in (1, N + 2):
+    """With GMRES run to the end: start, N probes, z − (J − I)⁻¹ r, N probes, …"""
+    start = smooth(np.full(N, 0.3))
+    seen = visited(smooth, start, NewtonKrylov(restart=N, forcing=1e-9), 1 + 2 * (N + 1))
+    for place in (0, N + 1):
         z = seen[place]
         newton = z + np.linalg.solve(np.eye(N) - jacobian(z), smooth(z) - z)
         np.testing.assert_allclose(seen[place + N + 1], newton, rtol=2e-4)
@@ -55,39 +53,38 @@ def test_steps_are_those_of_newton() -> None:
 @pytest.mark.framework("numpy")
 def test_probes_are_as_far_as_promised() -> None:
     start = np.full(N, 0.3)
-    seen = visited(smooth, start, NewtonKrylov(restart=N, forcing=1e-9), 2 + N)
-    z, r = seen[1], smooth(seen[1]) - seen[1]
+    seen = visited(smooth, start, NewtonKrylov(restart=N, forcing=1e-9), 1 + N)
+    z, r = start, smooth(start) - start
     spacing = 2.0**-26 * (np.linalg.norm(z) + np.linalg.norm(r))
-    for probe in seen[2:]:
+    for probe in seen[1:]:
         assert np.linalg.norm(probe - z) == pytest.approx(spacing, rel=1e-6)
-    first = (seen[2] - z) / spacing
+    first = (seen[1] - z) / spacing
     np.testing.assert_allclose(first, r / np.linalg.norm(r), atol=1e-6)
 
 
 @pytest.mark.framework("numpy")
 def test_gmres_ends_at_the_forcing_term() -> None:
     """One direction will do if what it leaves is below η₀; the step is minimal in its space."""
-    start = np.full(N, 0.3)
-    z = smooth(start)
+    z = np.full(N, 0.3)
     r = smooth(z) - z
     image = (np.eye(N) - jacobian(z)) @ r
     step = (image @ r) / (image @ image)
     left = float(np.linalg.norm(r - step * image) / np.linalg.norm(r))
     for forcing, enough in ((1.01 * left, True), (0.99 * left, False)):
-        seen = visited(smooth, start, NewtonKrylov(restart=N, forcing=forcing), 4)
-        assert np.allclose(seen[3], z + step * r, rtol=1e-5) == enough
+        seen = visited(smooth, z, NewtonKrylov(restart=N, forcing=forcing), 3)
+        assert np.allclose(seen[2], z + step * r, rtol=1e-5) == enough
 
 
 @pytest.mark.framework("numpy")
 def test_gmres_does_no_more_than_the_tolerance_asks_for() -> None:
     """A linear map: half the tolerance is what one step leaves."""
     matrix = 0.5 * WEIGHT / np.linalg.norm(WEIGHT, 2)
-    for rtol in (1e-2, 1e-4):
+    for rtol in (1e-1, 1e-2):
         sol = fpicore_numpy.fixed_point(
             lambda z: matrix @ z + 1.0, np.zeros(N), solver=NewtonKrylov(forcing=1e-9), rtol=rtol
         )
         assert sol.converged
-        assert sol.stats.evaluations <= N + 2
+        assert sol.stats.evaluations < N + 2
         assert 1e-2 * sol.stats.tolerance < sol.stats.residual < 0.6 * sol.stats.tolerance
 
 
@@ -95,13 +92,13 @@ def test_gmres_does_no_more_than_the_tolerance_asks_for() -> None:
 def test_backtracking_minimises_the_parabola() -> None:
     """r = −arctan(z): the full step from 3 goes to −9.49; λ from φ(0), φ′(0) and φ(1)."""
     f = lambda z: z - np.arctan(z)  # noqa: E731
-    seen = visited(f, np.array([30.0]), NewtonKrylov(forcing=1e-3), 6)
-    z = seen[1]  # the plain step, taken: the residual shrinks
+    z = np.array([3.0])
+    seen = visited(f, z, NewtonKrylov(forcing=1e-3), 5)
     full = -np.arctan(z) * (1 + z * z)
-    np.testing.assert_allclose(seen[3], z + full, rtol=1e-5)
+    np.testing.assert_allclose(seen[2], z + full, rtol=1e-5)
     ratio = np.arctan(z + full) / np.arctan(z)
     share = np.clip(1.0 / (ratio**2 + 1.0), 0.1, 0.5)
-    np.testing.assert_allclose(seen[4], z + share * full, rtol=1e-5)
+    np.testing.assert_allclose(seen[3], z + share * full, rtol=1e-5)
     sol = fpicore_numpy.fixed_point(f, np.array([30.0]), solver=NewtonKrylov(), atol=1e-9)
     assert abs(sol.value[0]) < 1e-9
 
@@ -124,7 +121,7 @@ def test_policy_iteration_falls_out(seed: int) -> None:
     """Value iteration at discount 0.99: a trial is a policy's value, and there are few of them."""
     moves, rewards = bellman(seed)
     f = lambda v: (rewards + 0.99 * moves @ v).max(axis=0)  # noqa: E731
-    start, solver = np.zeros(500), NewtonKrylov(restart=200, forcing=1e-6)
+    start, solver = rewards.max(axis=0), NewtonKrylov(restart=200, forcing=1e-6)
     seen = visited(f, start, solver, 600)
     sol = fpicore_numpy.fixed_point(f, start, solver=solver, rtol=1e-8, max_steps=600)
     assert sol.converged

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.solvers.__main__ import QUICK, README, RECORD, filled, main, read
+from benchmarks.solvers.__main__ import QUICK, README, RECORD, filled, main, merged, read
 from benchmarks.solvers.case import Case, refined
 from benchmarks.solvers.contest import OWN, Counter, Outcome, methods, solve
 from benchmarks.solvers.profiles import ratios, share
+from benchmarks.solvers.readings import alone, defaults, libraries
 from benchmarks.solvers.suite import CASES
 from fpicore import Anderson, Broyden, NewtonKrylov
 
@@ -66,7 +67,7 @@ def test_stated_answers(name: str) -> None:
 
 
 @pytest.mark.framework("numpy")
-@pytest.mark.parametrize("name", ["discrete_integral", "bratu", "brusselator", "admm", "sinkhorn"])
+@pytest.mark.parametrize("name", ["discrete_integral", "brusselator", "admm", "sinkhorn"])
 def test_every_solver_finds_the_one_answer(name: str) -> None:
     """To rtol times the condition of the problem, against Newton's method with a dense Jacobian."""
     import fpicore_numpy as fpi
@@ -133,6 +134,49 @@ def test_profiles() -> None:
     found = ratios(outcomes)
     assert found == {"a": [1.0], "b": [2.0], "c": [float("inf")]}
     assert [share(found["b"], factor) for factor in (1.0, 2.0)] == [0.0, 1.0]
+
+
+def test_libraries_and_methods_by_themselves() -> None:
+    """Three solves: ours is best in one, near in one with its second method, lost in one."""
+    counts = {
+        "Anderson": (10, None, 40),
+        "Broyden": (30, 22, 50),
+        "scipy hybr": (20, 20, None),
+        "jaxopt anderson": (11, None, 30),
+    }
+    outcomes = [
+        Outcome("p", k, 1e-3, method, found[k], False)
+        for k in range(3)
+        for method, found in counts.items()
+    ]
+    assert libraries(outcomes).splitlines()[2:] == [
+        "| fpicore | 2 | 0 of 3 | 33 % | 67 % |",
+        "| scipy | 1 | 1 of 3 | 33 % | 33 % |",
+        "| jaxopt | 1 | 1 of 3 | 33 % | 67 % |",
+    ]
+    assert alone(outcomes).splitlines()[2:] == [
+        "| Anderson | 33 % | 33 % | 1.1× |",
+        "| Broyden | 0 % | 33 % | 1×, 1.1×, 1.5× |",
+    ]
+    assert defaults(outcomes).splitlines()[2:] == [
+        "| fpicore, `Anderson()` | 1 of 3 | 33 % | 33 % | 67 % | 67 % | 67 % | 67 % |",
+        "| SciPy, `root` | 1 of 3 | 33 % | 33 % | 33 % | 67 % | 67 % | 67 % |",
+        "| jaxopt, `AndersonAcceleration` | 1 of 3 | 33 % | 67 % | 67 % | 67 % | 67 % | 67 % |",
+    ]
+
+
+def test_a_record_may_be_added_to() -> None:
+    """What is new replaces the same solve; the order is that of cases and methods."""
+    old = [Outcome("boggs", 0, 1e-3, name, 9, False) for name in ("scipy hybr", "Anderson", "gone")]
+    new = [Outcome("boggs", 0, 1e-3, "Anderson", 5, False)]
+    new += [Outcome("rotations", 0, rtol, "Anderson", 7, False) for rtol in (1e-6, 1e-3)]
+    found = [(o.case, o.rtol, o.method, o.evaluations) for o in merged(old, new)]
+    assert found == [
+        ("rotations", 1e-3, "Anderson", 7),
+        ("rotations", 1e-6, "Anderson", 7),
+        ("boggs", 1e-3, "Anderson", 5),
+        ("boggs", 1e-3, "scipy hybr", 9),
+    ]
 
 
 @pytest.mark.filterwarnings("ignore")  # what scipy and matplotlib say is theirs

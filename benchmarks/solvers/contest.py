@@ -96,9 +96,15 @@ OWN: Mapping[str, Any] = {
     "Anderson(period=2)": fpi.Anderson(period=2),
     "Anderson(kind=1)": fpi.Anderson(kind=1),
     "Broyden": fpi.Broyden(),
+    "Broyden(200)": fpi.Broyden(history=200),
     "Broyden(bad)": fpi.Broyden(kind="bad"),
+    "Broyden(scaled)": fpi.Broyden(scaled=True),
+    "Broyden(200, scaled)": fpi.Broyden(history=200, scaled=True),
+    "Broyden(10, bad, scaled)": fpi.Broyden(history=10, kind="bad", scaled=True),
     "NewtonKrylov": fpi.NewtonKrylov(),
+    "NewtonKrylov(forcing=0.001)": fpi.NewtonKrylov(forcing=1e-3),
     "Auto": fpi.Auto(),
+    "Auto(10)": fpi.Auto(history=10),
     "Auto(60)": fpi.Auto(history=60),
 }
 

@@ -130,7 +130,7 @@ def bratu() -> Case:
     weight = np.array(6.0 / (n + 1) ** 2)
     starts = _starts(np.zeros((n, n)), np.full((n, n), 0.5), np.full((n, n), -1.0))
     source = "Bratu (1914); Mohsen, Comput. Math. Appl. 67 (2014), 26"
-    return Case("bratu", f, source, starts, (neighbours, weight))
+    return Case("bratu", f, source, starts, (neighbours, weight), unique=False)
 
 
 def brusselator() -> Case:

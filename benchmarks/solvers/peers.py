@@ -23,8 +23,8 @@ def scipy_method(name: str, case: Case, counter: Any, rtol: float, start: int) -
     """A solver of scipy.optimize."""
     from scipy.optimize import root
 
-    limit = "maxfev" if name == "df-sane" else "maxiter"
-    options: dict[str, Any] = {"fatol": _NEVER, limit: counter.budget}
+    limit = "maxiter" if name in ("anderson", "broyden1", "krylov") else "maxfev"
+    options: dict[str, Any] = {limit: counter.budget, "xtol" if name == "hybr" else "fatol": _NEVER}
     root(counter.root, case.starts[start].ravel(), method=name, options=options)
 
 
@@ -129,7 +129,8 @@ def _optimistix(name: str, f: Callable[[Any], Any], budget: int) -> Callable[[An
 
 PEERS: dict[str, dict[str, Callable[..., None]]] = {
     "scipy": {
-        name: partial(scipy_method, name) for name in ("anderson", "broyden1", "df-sane", "krylov")
+        name: partial(scipy_method, name)
+        for name in ("hybr", "anderson", "broyden1", "df-sane", "krylov")
     },
     "torchdeq": {name: partial(torchdeq_method, name) for name in ("anderson", "broyden")},
     "jaxopt": {
@@ -141,6 +142,9 @@ PEERS: dict[str, dict[str, Callable[..., None]]] = {
         "newton": partial(_jax_method, partial(_optimistix, "Newton")),
     },
 }
+
+
+PEER_NAMES = [f"{library} {name}" for library, methods in PEERS.items() for name in methods]
 
 
 def versions() -> dict[str, str]:

@@ -9,19 +9,16 @@ from .._ops import EagerOps, Number, Ops
 from .._options import check_count
 from .._solver import AbstractLinearSolver, AbstractSolver, AbstractStage, Point
 from .._tree import Leaves
-from .anderson import Anderson
 from .broyden import Broyden
 from .gmres import GMRES
 from .newton_krylov import NewtonKrylov
 
 _INF = float("inf")
-_FIRST, _NEWTON, _SECANT, _SLOW = 0.0, 1.0, 2.0, 3.0
-_PATIENCE = {_FIRST: 12.0, _NEWTON: 40.0, _SECANT: 100.0, _SLOW: 40.0}
+_FIRST, _SECANT, _NEWTON = 0.0, 1.0, 2.0
+_PATIENCE = {_FIRST: 20.0, _SECANT: 100.0, _NEWTON: 40.0}
 """Evaluations without progress after which a stage is left."""
-_DOUBTFUL = 5.0
-"""Those of the first stage while it has not halved the residual."""
-_HOPELESS = 3.0
-"""And where the residual is, besides, a hundred times the best."""
+_DOUBTFUL = 12.0
+"""Those of the first stage while the residual has not been halved."""
 _HALF = 0.5
 
 
@@ -29,8 +26,6 @@ class _State(NamedTuple):
     count: Number
     """Steps so far, one number for the whole batch: the clock of every stage."""
     stage: Number
-    trial: Number
-    """Where the point under evaluation is the plain step from the best one, as a test."""
     since: Number
     """Evaluations since there was progress, or since the stage was entered."""
     mark: Number
@@ -49,35 +44,33 @@ class _State(NamedTuple):
 
 @dataclass(frozen=True)
 class Auto(AbstractSolver):
-    """Broyden's bad method while it makes progress; then Newton's, the good one and Anderson's.
+    """Broyden's bad method while it makes progress; then the good one, then Newton's, and again.
 
-    A system begins with ``Broyden(history, kind="bad")``, which on contractions needs the fewest
-    evaluations. It leaves once 12 of them in a row were no better than the best before (5 while
-    that is not half of the first one, 3 if they are a hundred times as bad), or where f is not
-    finite. Every further stage begins at the best iterate so far, with an empty memory:
-    ``NewtonKrylov(history)`` until 40 evaluations do not halve the residual, ``Broyden(10)``,
-    which leaves minima of ‖r‖ that are no roots, until 100 bring nothing,
-    ``Anderson(5, period=2)`` until 40 do not, and again. It comes first where the first stage had
-    made progress and the plain step z ← f(z) from the best iterate makes more: there f has kinks
-    rather than steep slopes.
+    A system begins with ``Broyden(history, kind="bad", scaled=True)``, which of all single solvers
+    needs the fewest evaluations. It leaves once 20 of them in a row were no better than the best
+    before (12 while that is not half of the first one), or where f is not finite. Every further
+    stage begins at the best iterate so far, with an empty memory: ``Broyden(history,
+    scaled=True)``, which leaves minima of ‖r‖ that are no roots, until 100 evaluations bring
+    nothing, ``NewtonKrylov(history)`` until 40 do not halve the residual, and the first again.
 
-    For maps of which nothing is known. On a benign one it costs what Broyden's method does; a
+    For maps of which nothing is known. On a benign one it costs what the first stage does; a
     hard one it solves if some of its stages can, for up to some dozens of evaluations more than
     that stage alone. Systems of a batch change stages each by itself. Memory: 2·history + 6
-    states, and history + 30 more where a second stage is entered; in traced code, which cannot
-    tell, all of it from the start. A step costs the arithmetic of the stages that systems are in.
+    states, and history + 3 and history + 6 more where the other stages are entered; in traced
+    code, which cannot tell, all of it from the start. A step costs the arithmetic of the stages
+    that systems are in.
 
     The order and the numbers are those that served best on the problems of benchmarks/solvers;
     polyalgorithms: Rice, in Mathematical Software (1971), 15.
 
     Attributes:
-        history: pairs of the first stage, and Krylov vectors of the second, ≥ 1.
+        history: pairs, and Krylov vectors, of every stage, ≥ 1.
 
     Raises:
         InputError: history is not a positive integer.
     """
 
-    history: int = 30
+    history: int = 20
     name: ClassVar[str] = "auto"
     tentative: ClassVar[bool] = True
 
@@ -87,10 +80,9 @@ class Auto(AbstractSolver):
     @property
     def _stages(self) -> tuple[AbstractStage, ...]:
         return (
-            Broyden(self.history, kind="bad"),
+            Broyden(self.history, kind="bad", scaled=True),
+            Broyden(self.history, scaled=True),
             NewtonKrylov(self.history),
-            Broyden(10),
-            Anderson(5, period=2),
         )
 
     def linear(self) -> AbstractLinearSolver:
@@ -105,7 +97,6 @@ class Auto(AbstractSolver):
         return _State(
             count=ops.scalar(0.0),
             stage=zero,
-            trial=zero > 0.0,
             since=zero,
             mark=most,
             start=most,
@@ -120,21 +111,13 @@ class Auto(AbstractSolver):
         xp = ops.xp
         state = self._judged(ops, point, state)
         leaving = _leaving(ops, point, state)
-        first = state.stage == _FIRST
-        test = leaving & first & (state.best < _HALF * state.start)
-        entering = state.trial | (leaving & xp.logical_not(test))
-        following = xp.where(state.stage == _SLOW, _NEWTON, state.stage + 1.0)
-        # After a test that has brought progress, best is the point itself.
-        kinked = state.trial & (point.error <= state.best)
-        stage = xp.where(entering, xp.where(kinked, _SLOW, following), state.stage)
-        moved = entering | test
+        following = xp.where(state.stage == _NEWTON, _FIRST, state.stage + 1.0)
         state = state._replace(
-            stage=stage,
-            trial=test,
-            since=xp.where(moved, 0.0, state.since),
-            mark=xp.where(moved, state.best, state.mark),
+            stage=xp.where(leaving, following, state.stage),
+            since=xp.where(leaving, 0.0, state.since),
+            mark=xp.where(leaving, state.best, state.mark),
         )
-        return self._stepped(ops, point, xp.logical_not(moved), state)
+        return self._stepped(ops, point, xp.logical_not(leaving), state)
 
     def _judged(self, ops: Ops, point: Point, state: _State) -> _State:
         """The best iterate, and how long ago there was progress."""
@@ -142,25 +125,32 @@ class Auto(AbstractSolver):
         better = error < state.best
         share = xp.where(state.stage == _NEWTON, _HALF, ops.scalar(1.0))
         progress = better & (error <= share * state.mark)
+        z, residual = point.z, point.residual
+        if ops.traced or not xp.all(better):
+            z = tree.select(ops, better, z, state.z)
+            residual = tree.select(ops, better, residual, state.residual)
         return state._replace(
             since=xp.where(progress, 0.0, state.since + 1.0),
             mark=xp.where(progress, error, state.mark),
             start=xp.where(state.start < _INF, state.start, error),
             best=xp.where(better, error, state.best),
-            z=tree.select(ops, better, point.z, state.z),
-            residual=tree.select(ops, better, point.residual, state.residual),
+            z=z,
+            residual=residual,
         )
 
     def _stepped(
         self, ops: Ops, point: Point, staying: Number, state: _State
     ) -> tuple[Leaves, _State]:
-        """The proposals of the stages; the plain step from the best iterate where it is tested."""
+        """The proposals of the stages."""
         xp, members = ops.xp, list(state.members)
-        plain = tree.add(state.z, state.residual)
-        best = Point(state.z, plain, state.residual, state.best, point.tolerance)
-        out = plain
+        for k, stage in enumerate([] if ops.traced or not xp.all(staying) else self._stages):
+            if xp.all(state.stage == float(k)):  # the common step, where Python can see
+                out, members[k] = stage.step(ops, point, members[k])
+                return out, state._replace(count=state.count + 1.0, members=tuple(members))
+        out = tree.add(state.z, state.residual)
+        best = Point(state.z, out, state.residual, state.best, point.tolerance)
         for k, stage in enumerate(self._stages):
-            within = (state.stage == float(k)) & xp.logical_not(state.trial)
+            within = state.stage == float(k)
             now = _Now(point, best, within, within & staying, state.count)
             step = partial(_step, ops, stage, now, out, members[k])
             same = partial(_nothing, out, members[k])
@@ -201,14 +191,13 @@ def _nothing(out: Leaves, member: Any) -> tuple[Leaves, Any]:
 def _leaving(ops: Ops, point: Point, state: _State) -> Number:
     """Where a stage has had its time; not where the system is solved, or never had a residual."""
     xp = ops.xp
-    doubtful = xp.where(point.error > 100.0 * state.best, _HOPELESS, ops.scalar(_DOUBTFUL))
-    patience = xp.where(state.best < _HALF * state.start, _PATIENCE[_FIRST], doubtful)
-    for stage in (_NEWTON, _SECANT, _SLOW):
+    hopeful = state.best < _HALF * state.start
+    patience = xp.where(hopeful, _PATIENCE[_FIRST], ops.scalar(_DOUBTFUL))
+    for stage in (_SECANT, _NEWTON):
         patience = xp.where(state.stage == stage, _PATIENCE[stage], patience)
     lost = xp.logical_not(point.error < _INF) & (state.stage != _NEWTON)
     spent = (state.since >= patience) | lost
-    settled = point.error <= point.tolerance
-    return spent & xp.logical_not(settled | state.trial) & (state.best < _INF)
+    return spent & xp.logical_not(point.error <= point.tolerance) & (state.best < _INF)
 
 
 def _chosen(ops: Ops, mask: Number, a: Point, b: Point) -> Point:

@@ -60,10 +60,10 @@ class NewtonKrylov(AbstractStage):
     η_old = 1 − λ(1 − η)), nor below what the tolerance asks for or differences resolve:
     Eisenstat and Walker, SIAM J. Sci. Comput. 17 (1996), 16, choice 1. Globalised by their
     backtracking on ‖r‖₂ (algorithm INB): λ is the minimiser of the parabola through the known
-    values, 0.1 to 0.5 of the last, and a quarter of it where f is not finite. The first step is
-    the plain one, z ← f(z), taken if ‖r‖ does not grow; so is that after a shortened step, which
-    moves a contraction across its kinks. Where the search or GMRES breaks down a plain step is
-    taken, come what may. Knoll and Keyes, J. Comput. Phys. 193 (2004), 357, for the whole.
+    values, 0.1 to 0.5 of the last, and a quarter of it where f is not finite. After a shortened
+    step the plain one, z ← f(z), is tried, and taken if ‖r‖ does not grow: it moves a contraction
+    across its kinks. Where the search or GMRES breaks down a plain step is taken, come what may.
+    Knoll and Keyes, J. Comput. Phys. 193 (2004), 357, for the whole.
 
     For stiff, expansive and nearly singular smooth maps, where the others stagnate or diverge. On
     a map with many kinks, and where ‖r‖ has minima that are no roots, the search may get caught:
@@ -117,7 +117,7 @@ class NewtonKrylov(AbstractStage):
         size = xp.sqrt(tree.dot(ops, point.residual, point.residual))
         taken = state.trial & (size <= state.bound)
         refused = state.trial & xp.logical_not(taken)
-        first = taken & (xp.logical_not(state.size < _INF) | (state.length < 1.0))
+        first = taken & (state.length < 1.0)
         searching = refused & xp.logical_not(state.plain)
         shortened = searching & (state.length > _SHORTEST)
         given_up = searching & xp.logical_not(shortened)
