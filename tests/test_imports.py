@@ -52,7 +52,8 @@ ALLOWED: dict[str, set[str]] = {
     "layers": ENTRY | {"solvers"},
     "maps": STATE | {"_tree", "_snapshot", "_backend"},
     "_bind": LOOP
-    | {"_backend", "_fixed_point", "_adjoint_solve", "_implicit", "_diagnostics", "maps"},
+    | {"_backend", "_fixed_point", "_adjoint_solve", "_implicit", "_diagnostics", "maps"}
+    | {"solvers"},
 }
 """What each module of the core may import of the core; solvers and verify have their own rules."""
 NUMPY_ALLOWED = {"_host", "_arrays"}

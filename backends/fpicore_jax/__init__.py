@@ -10,7 +10,7 @@ except ImportError as error:
     ) from error
 
 from fpicore import *  # noqa: F403
-from fpicore import Anderson, bind
+from fpicore import bind
 
 from ._backend import JaxBackend
 
@@ -25,4 +25,4 @@ from ._backend import JaxBackend
     proximal_step,
     projected_step,
     damped,
-) = bind(JaxBackend(), Anderson())
+) = bind(JaxBackend())

@@ -5,7 +5,7 @@ from ``adjoint_solve`` and the caller's own derivative of f.
 """
 
 from fpicore import *  # noqa: F403
-from fpicore import Anderson, bind
+from fpicore import bind
 
 from ._backend import NumPyBackend
 
@@ -20,4 +20,4 @@ from ._backend import NumPyBackend
     proximal_step,
     projected_step,
     damped,
-) = bind(NumPyBackend(), Anderson())
+) = bind(NumPyBackend())

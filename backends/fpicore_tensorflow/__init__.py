@@ -11,7 +11,7 @@ except ImportError as error:
     ) from error
 
 from fpicore import *  # noqa: F403
-from fpicore import Anderson, bind
+from fpicore import bind
 
 from ._backend import TensorFlowBackend
 
@@ -26,4 +26,4 @@ from ._backend import TensorFlowBackend
     proximal_step,
     projected_step,
     damped,
-) = bind(TensorFlowBackend(), Anderson())
+) = bind(TensorFlowBackend())

@@ -10,14 +10,14 @@ except ImportError as error:
     ) from error
 
 from fpicore import *  # noqa: F403
-from fpicore import Anderson, bind
+from fpicore import bind
 
 from ._backend import TorchBackend
 from ._evaluation import outside_compile as _outside_compile
 from ._graph import in_one_graph as _in_one_graph
 from ._staged import Staged as Staged
 
-_functions = bind(TorchBackend(), Anderson())
+_functions = bind(TorchBackend())
 
 # Here, and not only within, so that the graph of a compiled caller breaks in one place.
 fixed_point = _in_one_graph(_functions.fixed_point)

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 import fpicore
 from fpicore import (
     AbstractPullBack,
-    Anderson,
     Backward,
     DerivativeError,
     Functions,
@@ -130,8 +129,8 @@ class _Differentiated(TorchBackend):
         return z, Results(0), Stats(0, 0, 0.0, 0.0), None, record
 
 
-_forward: Functions = bind(_Solved(), Anderson())
-_backward: Functions = bind(_Differentiated(), Anderson())
+_forward: Functions = bind(_Solved())
+_backward: Functions = bind(_Differentiated())
 
 
 @torch.library.custom_op("fpicore_torch::solve", mutates_args=())
