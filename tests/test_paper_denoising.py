@@ -75,6 +75,8 @@ def test_groups_of_patches_know_more_than_similar_pixels() -> None:
     error = np.std(guess.means - clean)
     assert error < 0.8 * np.std(2.0 * pixels - clean)
     assert 0.0 < guess.spread.mean() < error**2
+    halved = denoising_guide.guess(0.5 * clean + noise, np.ones(1, np.float32))
+    np.testing.assert_allclose(guess.spread, 4.0 * halved.spread, atol=1e-3)
 
 
 def test_alike_patches_are_the_nearest_ones() -> None:
