@@ -46,7 +46,7 @@ class Options:
     batches: int = 500
     batch: int = 8
     patch: int = 40
-    rate: float = 1e-2
+    rate: float = 3e-3
     average: float = 0.98
     """Decay of the moving average of the weights."""
     adjoint_rtol: float = 1e-2
@@ -58,7 +58,15 @@ class Options:
 
 
 QUICK = Options(
-    sigmas=(25.0,), batches=12, batch=2, patch=24, average=0.5, windows=8, side=32, window=64
+    sigmas=(25.0,),
+    batches=12,
+    batch=2,
+    patch=24,
+    rate=1e-2,
+    average=0.5,
+    windows=8,
+    side=32,
+    window=64,
 )
 
 

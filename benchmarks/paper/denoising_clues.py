@@ -1,6 +1,6 @@
-"""What is computed once of a noisy picture, in NumPy: what it is like elsewhere, and clues.
+"""What a noisy picture and its guess are like around each pixel, in NumPy: a model's clues.
 
-Both are given to a model with the picture; no derivative passes through them.
+They are computed once and given to it with both; no derivative passes through any of them.
 """
 
 import numpy as np

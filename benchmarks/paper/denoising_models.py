@@ -18,6 +18,8 @@ from .denoising_guide import Guess, remembered
 from .frameworks import Arrays, Framework
 
 RTOL = 3e-4
+HIDDEN = 32
+"""Channels between clues and what they decide."""
 MAX_STEPS, MOST_STEPS = 80, 200
 """In training, where one patch in thousands is not worth more, and in a test."""
 Held = Callable[[Any], Any]
@@ -73,10 +75,13 @@ def _initial(seed: int) -> Arrays:
     The penalties begin narrow, nearly |k ∗ z|: wide ones leave noise where the picture is smooth,
     and learn too slowly to be narrow.
     """
-    basis = waves()
+    basis, random = waves(), np.random.default_rng(seed)
     zeros = np.zeros(FILTERS)
     found = {
-        "filters": basis + 0.01 * np.random.default_rng(seed).standard_normal(basis.shape),
+        "filters": basis + 0.01 * random.standard_normal(basis.shape),
+        "look": 0.05 * random.standard_normal((3, 3, CLUES, HIDDEN)),
+        "look_bias": np.zeros(HIDDEN),
+        "judge": np.zeros((1, 1, HIDDEN, 2 * FILTERS + 2)),
         "mix": np.zeros((1, 1, CLUES, 2 * FILTERS + 2)),
         "weight_bias": zeros - 1.5,
         "weight_level_bias": zeros - 1.25,
@@ -118,9 +123,13 @@ def _gd_pose(framework: Framework, p: Any, batch: Any, held: Held) -> Posed:
 
 
 def _terms(framework: Framework, p: Any, batch: Any) -> tuple[Any, Any, Any, Any]:
-    """(λ y + μ m)/(λ + μ), λ + μ, w and c: exponentials of sums of log σ and of clues."""
+    """(λ y + μ m)/(λ + μ), λ + μ, w and c.
+
+    Their logarithms are linear in log σ and in the clues, plus what two layers make of the clues.
+    """
     level, y, means = batch["level"], batch["noisy"], batch["guess"]
-    mixed = framework.conv(batch["clues"], p["mix"])
+    hidden = framework.relu(framework.conv(batch["clues"], p["look"]) + p["look_bias"])
+    mixed = framework.conv(batch["clues"], p["mix"]) + framework.conv(hidden, p["judge"])
 
     def positive(name: str, begin: int, end: int) -> Any:
         slope = level * p[f"{name}_level_bias"]
