@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.paper import denoising, denoising_clues, pictures, records
+from benchmarks.paper import (
+    denoising,
+    denoising_clues,
+    denoising_guide,
+    denoising_pool,
+    pictures,
+    records,
+)
 from benchmarks.paper.denoising_models import MODELS, Model, as_batch
 from benchmarks.paper.frameworks import NAMES, open_framework
 from benchmarks.paper.optimiser import clipped, cosine
@@ -49,12 +56,56 @@ def test_similar_pixels_are_averaged_and_others_are_not() -> None:
     random = np.random.default_rng(0)
     clean = (np.indices((1, 32, 34)) // 8).sum(0) % 2 * np.float32(6.0)
     clean = clean.astype(np.float32)
-    np.testing.assert_allclose(denoising_clues.similar(clean)[0], clean, atol=1e-2)
+    np.testing.assert_allclose(denoising_guide.similar(clean)[0], clean, atol=1e-2)
     dirty = clean + random.standard_normal(clean.shape, dtype=np.float32)
-    means, clues = denoising_clues.look(2.0 * dirty, np.array([2.0], np.float32))
-    assert np.std(0.5 * means - clean) < 0.6
+    sigma = np.array([2.0], np.float32)
+    guess = denoising_guide.guess(2.0 * dirty, sigma)
+    assert np.std(0.5 * guess.means - clean) < 0.6
+    clues = denoising_clues.clues(2.0 * dirty, sigma, guess)
     assert clues.shape == (1, 32, 34, denoising_clues.CLUES)
     assert np.all(np.isfinite(clues))
+
+
+def test_groups_of_patches_know_more_than_similar_pixels() -> None:
+    """On a slow wave, in units of 2, and their spread is small where they agree."""
+    clean = np.broadcast_to(6.0 * np.sin(0.4 * np.arange(40)), (1, 40, 40)).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal(clean.shape, dtype=np.float32)
+    guess = denoising_guide.guess(clean + 2.0 * noise, np.array([2.0], np.float32))
+    pixels, _ = denoising_guide.similar(0.5 * clean + noise)
+    error = np.std(guess.means - clean)
+    assert error < 0.8 * np.std(2.0 * pixels - clean)
+    assert 0.0 < guess.spread.mean() < error**2
+    halved = denoising_guide.guess(0.5 * clean + noise, np.ones(1, np.float32))
+    np.testing.assert_allclose(guess.spread, 4.0 * halved.spread, atol=1e-3)
+
+
+def test_alike_patches_are_the_nearest_ones() -> None:
+    """Those of each group against a search through all patches in reach, one by one."""
+    pilot = np.random.default_rng(1).standard_normal((17, 22))
+    side, number, reach = 3, 9, denoising_guide.WINDOW
+    groups = denoising_guide.alike(pilot, side, number)
+    views = np.lib.stride_tricks.sliding_window_view(pilot, (side, side))
+    rows, columns = np.indices(views.shape[:2])
+    starts = [(i, j) for i in (0, 4, 8, 12, 14) for j in (0, 4, 8, 12, 16, 19)]
+    assert len(groups) == len(starts)
+    for (i, j), found in zip(starts, groups, strict=True):
+        distances = np.mean((views - views[i, j]) ** 2, axis=(2, 3))
+        distances[np.maximum(abs(rows - i), abs(columns - j)) > reach] = np.inf
+        nearest = np.argsort(distances, axis=None)[:number]
+        assert set(found) == {x // 20 * 22 + x % 20 for x in nearest}
+
+
+def test_cuts_are_the_same_piece_of_all_that_is_known() -> None:
+    """Every array of the pool holds its own places, so a patch tells where it is from."""
+    places = np.arange(3 * 20 * 20, dtype=np.float32).reshape(3, 20, 20)
+    sigma = np.arange(3, dtype=np.float32)
+    guess = denoising_guide.Guess(places + 0.2, places + 0.3, places + 0.4)
+    windows = denoising_pool.Pool(places, places + 0.1, sigma, guess)
+    for clean, dirty, told, known in islice(denoising_pool.cuts(windows, 8, 4, 0), 5):
+        for i, x in enumerate((dirty, *known), start=1):
+            np.testing.assert_allclose(x, clean + 0.1 * i, atol=1e-3)
+        np.testing.assert_array_equal(clean[:, 0, 0] // 400, told)
+        assert len(np.unique(clean[0])) == 64
 
 
 @pytest.mark.parametrize("model", ["fpi_gd", "fpi_nn"])
@@ -65,6 +116,7 @@ def test_frameworks_agree(model: str) -> None:
     dirty = clean + random.standard_normal(clean.shape).astype(np.float32)
     batch = as_batch(clean, dirty, np.array([0.6, 1.5], np.float32))
     weights = MODELS[model].cell.initial(1)
+    weights["judge"] += 0.01 * random.standard_normal(weights["judge"].shape, dtype=np.float32)
     for name in NAMES:
         framework = open_framework(name)
         loss = denoising.make_loss(framework, Model(MODELS[model].cell, 1), None)

@@ -25,9 +25,10 @@ from fpicore import Implicit
 from . import denoising_plot
 from .denoising_classical import CLASSICAL, pick
 from .denoising_models import MODELS, MOST_STEPS, Model, as_batch
+from .denoising_pool import cuts, pool
 from .frameworks import NAMES, Framework, open_framework
 from .optimiser import AdamW, clipped, cosine
-from .pictures import TEST, TRAINING, UNIT, VALIDATION, Picture, load, middle, noisy, patches
+from .pictures import TEST, TRAINING, UNIT, VALIDATION, Picture, load, middle, noisy
 from .pictures import psnr as psnr_of
 from .pictures import ssim as ssim_of
 from .records import done, machine, resumed
@@ -42,18 +43,31 @@ class Options:
     """How a model is trained and tested; the same for all models and frameworks."""
 
     sigmas: tuple[float, ...] = (15.0, 25.0, 50.0)
-    batches: int = 250
+    batches: int = 500
     batch: int = 8
     patch: int = 40
-    rate: float = 1e-2
+    rate: float = 3e-3
     average: float = 0.98
     """Decay of the moving average of the weights."""
     adjoint_rtol: float = 1e-2
+    windows: int = 224
+    side: int = 96
+    """Of the windows that patches are cut from, see denoising_pool.py."""
     window: int = 192
     """Side of the middle square that is tested."""
 
 
-QUICK = Options(sigmas=(25.0,), batches=12, batch=2, patch=24, average=0.5, window=64)
+QUICK = Options(
+    sigmas=(25.0,),
+    batches=12,
+    batch=2,
+    patch=24,
+    rate=1e-2,
+    average=0.5,
+    windows=8,
+    side=32,
+    window=64,
+)
 
 
 def make_loss(framework: Framework, model: Model, adjoint: Any) -> Any:
@@ -80,12 +94,11 @@ def train(
     step = framework.step(make_loss(framework, model, adjoint))
     start = model.cell.initial(seed)
     optimiser = AdamW(start, options.rate, 0.0, options.average)
-    stream = patches(load(TRAINING), options.patch, options.batch, options.sigmas, seed)
+    windows = pool(options.windows, options.side, options.sigmas, seed)
+    stream = cuts(windows, options.patch, options.batch, seed)
     begin = time.process_time()
-    for number, (clean, dirty, sigma) in enumerate(
-        watch(islice(stream, options.batches), name, options.batches)
-    ):
-        batch = as_batch(clean, dirty, sigma / np.float32(UNIT))
+    for number, drawn in enumerate(watch(islice(stream, options.batches), name, options.batches)):
+        batch = as_batch(*drawn)
         value, figures, gradients = step(optimiser.parameters, batch)
         tally.forward(figures)
         optimiser.rate = cosine(options.rate, number / options.batches)

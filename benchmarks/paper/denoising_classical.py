@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .denoising_guide import remembered
 from .pictures import UNIT, Picture, noisy, psnr
 
 Denoiser = Callable[[np.ndarray, float, Any], np.ndarray]
@@ -45,10 +46,17 @@ def _bm3d(pixels: np.ndarray, sigma: float, choice: Any) -> np.ndarray:
     return import_module("bm3d").bm3d(pixels.astype(np.float64), sigma)
 
 
+def _guess(pixels: np.ndarray, sigma: float, choice: Any) -> np.ndarray:
+    """What the models start from, see denoising_guide.py."""
+    del choice
+    return remembered(pixels[None], np.array([sigma], np.float32)).means[0]
+
+
 CLASSICAL: dict[str, tuple[Denoiser, tuple[Any, ...]]] = {
     "total variation": (_total_variation, WEIGHTS),
     "wavelet": (_wavelet, tuple((w, s) for w in ("db1", "db2", "sym4") for s in (0.6, 0.8, 1.0))),
     "non-local means": (_nonlocal_means, (0.4, 0.5, 0.6, 0.7, 0.8, 1.0)),
+    "guess": (_guess, (None,)),
 }
 if find_spec("bm3d"):  # its licence is not a free one: used where it is, required nowhere
     CLASSICAL["BM3D"] = (_bm3d, (None,))

@@ -1,17 +1,16 @@
-"""What is computed once of a noisy picture, in NumPy: what it is like elsewhere, and clues.
+"""What a noisy picture and its guess are like around each pixel, in NumPy: a model's clues.
 
-Both are given to a model with the picture; no derivative passes through them.
+They are computed once and given to it with both; no derivative passes through any of them.
 """
 
 import numpy as np
-from scipy.ndimage import uniform_filter
+
+from .denoising_guide import Guess
 
 SIDE = 5
 """Of the cosine waves, and of the squares that energies are taken in."""
 FILTERS = SIDE * SIDE - 1
-CLUES = 2 * FILTERS + 2
-WINDOW, PATCH, CUTOFF = 10, 7, 0.6
-"""Shifts up to this are searched; patches of this side are compared; their distance, in σ²."""
+CLUES = 2 * FILTERS + 3
 
 
 def waves() -> np.ndarray:
@@ -24,46 +23,22 @@ def waves() -> np.ndarray:
     return basis[..., np.argsort(frequencies, kind="stable")[1:]]
 
 
-def look(noisy: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The means of similar pixels, (n, height, width), and the clues, (..., CLUES).
+def clues(noisy: np.ndarray, sigma: np.ndarray, guess: Guess) -> np.ndarray:
+    """Logarithms, near 0 in the mean, (n, height, width, CLUES).
 
-    Clues are logarithms, near 0 in the mean: of the energies of the waves in the picture and in
-    those means, of their difference, and of how many pixels were similar.
+    Of the energies of the waves in the picture and in the guess, of their difference, of the
+    guess's spread and of how many pixels were similar.
     """
     scale = np.asarray(sigma, np.float32)[:, None, None]
-    y = noisy / scale
-    means, count = similar(y)
+    y, means = noisy / scale, guess.means / scale
     found = (
         np.log1p(_energies(y)) - 0.7,
         np.log1p(_energies(means)) - 0.2,
         np.log1p(_blurred((y - means) ** 2))[..., None] - 0.7,
-        0.25 * np.log(count)[..., None] - 1.0,
+        np.log(guess.spread / scale**2 + 1e-3)[..., None] + 4.0,
+        0.25 * np.log(guess.fellows)[..., None] - 1.0,
     )
-    return scale * means, np.concatenate(found, axis=-1).astype(np.float32)
-
-
-def similar(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Non-local means of pictures (n, height, width) with noise of σ = 1, and their weights' sums.
-
-    Pixels p and p + s have the weight exp(−(d − 2)₊/CUTOFF²), d the mean square of what the
-    patches around them differ by, which is 2 for like ones (Buades, Coll, Morel, 2005).
-    """
-    total, count = y.copy(), np.ones_like(y)
-    height, width = y.shape[1:]
-    down, across = min(WINDOW, height - 1), min(WINDOW, width - 1)
-    for i in range(down + 1):
-        for j in range(-across, across + 1):
-            if (i, j) <= (0, 0):  # a pair counts for both of its pixels
-                continue
-            here = (slice(None), slice(0, height - i), slice(max(-j, 0), width - max(j, 0)))
-            there = (slice(None), slice(i, height), slice(max(j, 0), width + min(j, 0)))
-            distance = uniform_filter((y[here] - y[there]) ** 2, PATCH, axes=(1, 2))
-            weight = np.exp(np.minimum(2.0 - distance, 0.0) / CUTOFF**2)
-            total[here] += weight * y[there]
-            total[there] += weight * y[here]
-            count[here] += weight
-            count[there] += weight
-    return total / count, count
+    return np.concatenate(found, axis=-1).astype(np.float32)
 
 
 def _energies(x: np.ndarray) -> np.ndarray:
@@ -76,5 +51,12 @@ def _energies(x: np.ndarray) -> np.ndarray:
 
 
 def _blurred(x: np.ndarray) -> np.ndarray:
-    """Means over squares of a pixel's neighbours."""
-    return uniform_filter(x, SIDE, axes=(1, 2))
+    """Means over squares of a pixel's neighbours, along axes 1 and 2."""
+    half = SIDE // 2
+    for axis in (1, 2):
+        size = x.shape[axis]
+        widths = [(half, half) if i == axis else (0, 0) for i in range(x.ndim)]
+        padded = np.pad(x, widths, mode="symmetric")
+        parts = [padded[(slice(None),) * axis + (slice(i, i + size),)] for i in range(SIDE)]
+        x = np.add.reduce(parts) / np.float32(SIDE)
+    return x

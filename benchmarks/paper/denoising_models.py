@@ -2,7 +2,7 @@
 
 Jeon, Lee, Choi, arXiv 2002.02868. Pictures are (pictures, height, width, channels) in units, see
 pictures.py; a batch holds "noisy", "level", log(σ/25), one number a picture, and what
-denoising_clues.py finds: "similar" and "clues".
+denoising_guide.py and denoising_clues.py find: "guess" and "clues".
 """
 
 from collections.abc import Callable
@@ -13,10 +13,13 @@ import numpy as np
 
 from fpicore import Anderson
 
-from .denoising_clues import CLUES, FILTERS, SIDE, look, waves
+from .denoising_clues import CLUES, FILTERS, SIDE, clues, waves
+from .denoising_guide import Guess, remembered
 from .frameworks import Arrays, Framework
 
 RTOL = 3e-4
+HIDDEN = 32
+"""Channels between clues and what they decide."""
 MAX_STEPS, MOST_STEPS = 80, 200
 """In training, where one patch in thousands is not worth more, and in a test."""
 Held = Callable[[Any], Any]
@@ -72,18 +75,21 @@ def _initial(seed: int) -> Arrays:
     The penalties begin narrow, nearly |k ∗ z|: wide ones leave noise where the picture is smooth,
     and learn too slowly to be narrow.
     """
-    basis = waves()
+    basis, random = waves(), np.random.default_rng(seed)
     zeros = np.zeros(FILTERS)
     found = {
-        "filters": basis + 0.01 * np.random.default_rng(seed).standard_normal(basis.shape),
+        "filters": basis + 0.01 * random.standard_normal(basis.shape),
+        "look": 0.05 * random.standard_normal((3, 3, CLUES, HIDDEN)),
+        "look_bias": np.zeros(HIDDEN),
+        "judge": np.zeros((1, 1, HIDDEN, 2 * FILTERS + 2)),
         "mix": np.zeros((1, 1, CLUES, 2 * FILTERS + 2)),
-        "weight_bias": zeros - 1.0,
+        "weight_bias": zeros - 1.5,
         "weight_level_bias": zeros - 1.25,
         "width_bias": zeros + 2.5,
         "width_level_bias": zeros - 1.25,
         "trust_bias": np.zeros(1),
         "trust_level_bias": np.full(1, -2.0),
-        "pull_bias": np.full(1, -3.0),
+        "pull_bias": np.full(1, 0.5),
         "pull_level_bias": np.full(1, -2.0),
         "step_bias": np.zeros(1),
     }
@@ -95,7 +101,7 @@ def _gd_pose(framework: Framework, p: Any, batch: Any, held: Held) -> Posed:
 
         λ/2 (z − y)² + μ/2 (z − m)² + Σ_i w_i/c_i log(1 + c_i (k_i ∗ z)²).
 
-    y is the noisy picture, m the means of similar pixels; the step is `_step`'s times a learned
+    y is the noisy picture, m the guess; the step is `_step`'s times a learned
     factor, which has a gradient only where the cell is unrolled.
     """
     goal, trust, weight, width = _terms(framework, p, batch)
@@ -117,9 +123,13 @@ def _gd_pose(framework: Framework, p: Any, batch: Any, held: Held) -> Posed:
 
 
 def _terms(framework: Framework, p: Any, batch: Any) -> tuple[Any, Any, Any, Any]:
-    """(λ y + μ m)/(λ + μ), λ + μ, w and c: exponentials of sums of log σ and of clues."""
-    level, y, means = batch["level"], batch["noisy"], batch["similar"]
-    mixed = framework.conv(batch["clues"], p["mix"])
+    """(λ y + μ m)/(λ + μ), λ + μ, w and c.
+
+    Their logarithms are linear in log σ and in the clues, plus what two layers make of the clues.
+    """
+    level, y, means = batch["level"], batch["noisy"], batch["guess"]
+    hidden = framework.relu(framework.conv(batch["clues"], p["look"]) + p["look_bias"])
+    mixed = framework.conv(batch["clues"], p["mix"]) + framework.conv(hidden, p["judge"])
 
     def positive(name: str, begin: int, end: int) -> Any:
         slope = level * p[f"{name}_level_bias"]
@@ -179,13 +189,15 @@ MODELS = {
 }
 
 
-def as_batch(clean: np.ndarray, noisy: np.ndarray, sigma: np.ndarray) -> Arrays:
-    """What a model takes, of pictures (n, height, width) and their σ in units."""
-    means, clues = look(noisy, sigma)
+def as_batch(
+    clean: np.ndarray, noisy: np.ndarray, sigma: np.ndarray, known: Guess | None = None
+) -> Arrays:
+    """What a model takes, of pictures (n, height, width), their σ in units, and their guess."""
+    known = known or remembered(noisy, sigma)
     return {
         "clean": np.ascontiguousarray(clean[..., None]),
         "noisy": np.ascontiguousarray(noisy[..., None]),
-        "similar": np.ascontiguousarray(means[..., None]),
-        "clues": clues,
+        "guess": np.ascontiguousarray(known.means[..., None]),
+        "clues": clues(noisy, sigma, known),
         "level": np.log(sigma).astype(np.float32)[:, None, None, None],
     }
