@@ -42,7 +42,7 @@ class FixedPoint(Protocol):
             f: the map; called as f(z, *args), returns the structure, shapes and dtypes of z.
             z0: the start: a floating or complex tensor, or a nested structure of them.
             args: further arguments of f. Gradients reach them, and tensors that f closes over.
-            solver: the strategy; None is Anderson().
+            solver: the strategy; None is Broyden(8, kind="bad", scaled=True).
             adjoint: the gradient strategy; None is Implicit().
             rtol: a system has converged when ‖f(z) − z‖ ≤ atol + rtol·‖f(z)‖ at the returned z.
                 None is 1e-4, or what the dtype resolves if that is coarser.

@@ -48,7 +48,8 @@ class ImplicitFunction(Protocol):
             z_star: the fixed point, in tensors of this framework.
             args: further arguments of f. Gradients reach them, and tensors that f closes over.
             adjoint: Implicit(), Neumann(), Phantom() or OneStep(); None is Implicit(), which
-                solves by Anderson in at most 100 steps unless it says otherwise.
+                solves by Broyden(8, kind="bad", scaled=True) in at most 100 steps unless it says
+                otherwise.
             rtol: of the check and, where the adjoint has none, of the adjoint solve; None is 1e-4.
             atol: see above.
             norm: as in ``fixed_point``.

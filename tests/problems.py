@@ -19,7 +19,7 @@ from fpicore.verify.run import Functions
 SOLVERS = {
     "picard": Picard(),
     "anderson": Anderson(),
-    "broyden": Broyden(),
+    "broyden": Broyden(8, kind="bad", scaled=True),  # the default
     "newton_krylov": NewtonKrylov(restart=5),
 }
 EXPANSIVE = {"picard": "the spectral radius is above 1"}

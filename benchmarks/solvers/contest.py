@@ -100,7 +100,7 @@ OWN: Mapping[str, Any] = {
     "Broyden(bad)": fpi.Broyden(kind="bad"),
     "Broyden(scaled)": fpi.Broyden(scaled=True),
     "Broyden(200, scaled)": fpi.Broyden(history=200, scaled=True),
-    "Broyden(10, bad, scaled)": fpi.Broyden(history=10, kind="bad", scaled=True),
+    "Broyden(8, bad, scaled)": fpi.Broyden(history=8, kind="bad", scaled=True),
     "NewtonKrylov": fpi.NewtonKrylov(),
     "NewtonKrylov(forcing=0.001)": fpi.NewtonKrylov(forcing=1e-3),
     "Auto": fpi.Auto(),

@@ -10,7 +10,7 @@ from .profiles import FACTORS, share
 NEAR = 1.1
 """At most so many times the fewest evaluations counts as few."""
 DEFAULTS = {
-    "fpicore, `Anderson()`": "Anderson",
+    'fpicore, `Broyden(8, kind="bad", scaled=True)`': "Broyden(8, bad, scaled)",
     "SciPy, `root`": "scipy hybr",
     "jaxopt, `AndersonAcceleration`": "jaxopt anderson",
     "torchdeq, optimistix: plain iteration": "optimistix iteration",

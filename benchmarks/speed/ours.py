@@ -28,7 +28,7 @@ def ours(fpi: Any, problem: Any, jit: bool = True, compiled: bool = False) -> li
         scope = "a batch of systems" if batch_ndim else "one system"
         return Case(f"{type(option).__name__}, {scope}", repr(option), solve, jit=jit)
 
-    options = (fpi.Picard(), fpi.Anderson(), fpi.Broyden())
+    options = (fpi.Picard(), fpi.Anderson(), fpi.Broyden(8, kind="bad", scaled=True))
     batch = options[:2] if compiled else options
     several = [case(option, problem.batch_ndim) for option in batch if problem.batch_ndim]
     return [case(option, 0) for option in options] + several

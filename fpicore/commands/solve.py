@@ -50,7 +50,7 @@ def add_to(commands: Any) -> None:
     add = parser.add_argument
     add("target", metavar="FILE.py:NAME", help="the problem")
     add("--backend", choices=FRAMEWORKS, help="the first installed that the problem has")
-    add("--solver", choices=tuple(SOLVERS), default="anderson", help="anderson by default")
+    add("--solver", choices=tuple(SOLVERS), default="broyden", help="broyden by default")
     add("--rtol", type=float, help="1e-4 by default")
     add("--atol", type=float, default=0.0, help="0 by default")
     add("--max-steps", type=int, metavar="N", help="those of the problem by default")

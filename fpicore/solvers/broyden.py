@@ -54,7 +54,7 @@ class Broyden(AbstractStage):
     memory is full, γ = −sᵀy/‖y‖² of the newest pair (‖s‖/‖y‖ where that is not positive), and 1
     where that is above ½: contractions keep the plain step, and steep slopes are not learned
     direction by direction. It needs no memory, and an evaluation at most. Of the 279 solves of
-    benchmarks/solvers the good method fails on 7 with it and on 50 without, the bad one with 10
+    benchmarks/solvers the good method fails on 7 with it and on 50 without, the bad one with 8
     pairs on 17, with 20 and without it on 77. Barzilai and Borwein, IMA J. Numer. Anal. 8 (1988),
     141, for γ; Shanno and Phua, Math. Program. 14 (1978), 149, who scale H once.
 

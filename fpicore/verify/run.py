@@ -25,10 +25,10 @@ from .training import Subject, Training, follow, problem_of
 SOLVERS: Mapping[str, AbstractSolver] = {
     "picard": Picard(),
     "anderson": Anderson(),
-    "broyden": Broyden(),
+    "broyden": Broyden(8, kind="bad", scaled=True),
     "newton_krylov": NewtonKrylov(),
 }
-"""The strategies by name, with their default options."""
+"""The strategies by name; Broyden's is what a call takes that names none."""
 
 
 @dataclass(frozen=True)
