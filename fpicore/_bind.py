@@ -12,7 +12,7 @@ from .solvers import Broyden
 
 SOLVER = Broyden(8, kind="bad", scaled=True)
 """The default. On the problems of benchmarks/solvers its profile is above that of every peer at
-every factor. It stores 18 states; Anderson(5), with 12, fails on more than twice as many problems."""
+every factor. It stores 18 states; Anderson(5), with 12, fails on twice as many and more."""
 
 
 class Functions(NamedTuple):

@@ -105,8 +105,8 @@ def test_a_system_that_is_exact_harms_no_other(lab: Lab, solver: str) -> None:
     rate[0] = 0.0
     together = solve(lab, solver, start, rate, shift)
     alone = solve(lab, solver, start[1:], rate[1:], shift[1:])
-    # Newton's method has f constant from differences, and not at once.
-    assert together.steps[0] <= (4 if solver == "newton_krylov" else 1)
+    # Newton's method has f constant from differences, and Broyden's may shorten its first step.
+    assert together.steps[0] <= {"newton_krylov": 4, "broyden": 2}.get(solver, 1)
     assert together.residual[0] < 1e-15
     np.testing.assert_array_equal(together.steps[1:], alone.steps)
     np.testing.assert_allclose(together.value[1:], alone.value, rtol=1e-9, atol=1e-12)

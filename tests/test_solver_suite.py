@@ -139,8 +139,8 @@ def test_profiles() -> None:
 def test_libraries_and_methods_by_themselves() -> None:
     """Three solves: ours is best in one, near in one with its second method, lost in one."""
     counts = {
-        "Anderson": (10, None, 40),
         "Broyden": (30, 22, 50),
+        "Broyden(8, bad, scaled)": (10, None, 40),
         "scipy hybr": (20, 20, None),
         "jaxopt anderson": (11, None, 30),
     }
@@ -155,11 +155,12 @@ def test_libraries_and_methods_by_themselves() -> None:
         "| jaxopt | 1 | 1 of 3 | 33 % | 67 % |",
     ]
     assert alone(outcomes).splitlines()[2:] == [
-        "| Anderson | 33 % | 33 % | 1.1× |",
         "| Broyden | 0 % | 33 % | 1×, 1.1×, 1.5× |",
+        "| Broyden(8, bad, scaled) | 33 % | 33 % | 1.1× |",
     ]
     assert defaults(outcomes).splitlines()[2:] == [
-        "| fpicore, `Anderson()` | 1 of 3 | 33 % | 33 % | 67 % | 67 % | 67 % | 67 % |",
+        '| fpicore, `Broyden(8, kind="bad", scaled=True)` | 1 of 3 | 33 % | 33 % | 67 % | 67 % | 67 % '
+        "| 67 % |",
         "| SciPy, `root` | 1 of 3 | 33 % | 33 % | 33 % | 67 % | 67 % | 67 % |",
         "| jaxopt, `AndersonAcceleration` | 1 of 3 | 33 % | 67 % | 67 % | 67 % | 67 % | 67 % |",
     ]
