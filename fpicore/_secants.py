@@ -102,7 +102,7 @@ def moved(ops: Ops, memory: Updates, point: Point, scaled: bool) -> tuple[Leaves
     """
     xp, r = ops.xp, point.residual
     slot, memory = _room(ops, memory)
-    y = tree.subtract(r, memory.residual)
+    y = tree.difference(ops, memory.changes, slot, r, memory.residual)
     # What is read must have been written before, or XLA copies the memory.
     changes = tree.store(ops, memory.changes, slot, y)
     products, kept, zero = tree.project(ops, changes, r), memory.weights, ops.scalar(0.0)
@@ -158,8 +158,12 @@ def renewed(
 
 
 def _room(ops: Ops, memory: Updates) -> tuple[Number, Updates]:
-    """The slot to write next; the memory is emptied when that is the first."""
-    slot = (memory.count - 1.0) % memory.weights.shape[-1]
+    """The slot to write next; the memory is emptied when that is the first.
+
+    Without a pair yet it is the first as well: eager memories grow with what is written.
+    """
+    last = abs(memory.count - 0.5) - 0.5  # count − 1, or 0, of floats and tensors alike
+    slot = last % memory.weights.shape[-1]
     # The first slot is written when the memory is full, or before there is any pair.
     if not ops.traced and slot > 0.0:
         return slot, memory

@@ -103,7 +103,7 @@ class Auto(AbstractSolver):
             best=most,
             z=z,
             residual=z,
-            members=(first.init(ops, z), *later),
+            members=(_begun(ops, first, z), *later),
         )
 
     def step(self, ops: Ops, point: Point, state: _State) -> tuple[Leaves, _State]:
@@ -175,13 +175,19 @@ def _step(
 ) -> tuple[Leaves, Any]:
     """``out`` with the proposals of the stage for its systems, and its state."""
     if not member:
-        member = cast(EagerOps, ops).opened(stage.init(ops, now.point.z))
+        member = _begun(ops, stage, now.point.z)
     others = ops.xp.logical_not(now.staying)
     here = _chosen(ops, now.staying, now.point, now.best)
     if ops.traced or ops.xp.any(others):
         member = stage.renew(ops, others, here, member, now.count)
     proposal, member = stage.step(ops, here, member)
     return tree.select(ops, now.within, proposal, out), member
+
+
+def _begun(ops: Ops, stage: AbstractStage, z: Leaves) -> Any:
+    """The state of a stage, of which every system shall make the same, whenever it enters."""
+    state = stage.init(ops, z)
+    return state if ops.traced else cast(EagerOps, ops).opened(state)
 
 
 def _nothing(out: Leaves, member: Any) -> tuple[Leaves, Any]:
