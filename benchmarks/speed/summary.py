@@ -38,9 +38,12 @@ def timed(record: Line, problem: str, framework: str) -> list[Line]:
 
 
 def has_right_gradient(record: Line, line: Line) -> bool:
-    """Within a hundred times the tolerance of the reference, or none at all."""
+    """Within two hundred times the tolerance of the reference, or none at all.
+
+    What a point at the tolerance costs: where a ReLU has its kink, up to 170 times that.
+    """
     error = line.get("gradient_error", 0.0)
-    return not isinstance(error, str) and error <= 100 * record["problems"][line["problem"]]["rtol"]
+    return not isinstance(error, str) and error <= 200 * record["problems"][line["problem"]]["rtol"]
 
 
 def median(line: Line, key: str) -> float:
