@@ -1,7 +1,8 @@
 """Roots g(z) = 0 of Moré, Garbow and Hillstrom, as the maps z − g(z): expansive, stiff, singular.
 
-ACM TOMS 7 (1981), 17; the list of systems is that of Burkardt's test_nonlin. Starts are 1, 2 and
-5 times the standard one (1, 1.1 and 2 times where that leaves the domain or is the root itself).
+ACM TOMS 7 (1981), 17; with those in `iterations.py` they are all 23 of Burkardt's test_nonlin.
+Starts are 1, 2 and 5 times the standard one (1, 1.1 and 2 times where that leaves the domain or is
+the root itself).
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 from .case import Case
 
 _MGH = "Moré, Garbow, Hillstrom, ACM TOMS 7 (1981), 17, no. {}"
+_NONLIN = "{}; Burkardt, test_nonlin, no. {}"
 
 
 def _root(
@@ -162,6 +164,100 @@ def boggs() -> Case:
     return _root("boggs", source, g, [1.0, 0.0], factors=(1.0, 0.5, -0.5))
 
 
+def watson() -> Case:
+    """The gradient of half of Watson's sum of squares, n = 6; not 0 but 2 and 5 everywhere next."""
+    n = 6
+    t = np.arange(1, 30)[:, None] / 29
+    powers = t ** np.arange(n)
+    slopes = np.arange(n) * t ** np.maximum(np.arange(n) - 1, 0)
+
+    def g(xp: Any, z: Any, powers: Any, slopes: Any) -> Any:
+        value = xp.matmul(powers, z)
+        e = xp.matmul(slopes, z) - value * value - 1.0
+        e0 = z[1] - z[0] * z[0] - 1.0
+        more = xp.concat([xp.stack([z[0] * (1.0 - 2.0 * e0), e0]), 0.0 * z[2:]], axis=0)
+        return xp.matmul(e, slopes) - 2.0 * xp.matmul(e * value, powers) + more
+
+    return _root("watson", 20, g, np.ones(n), powers, slopes, factors=(0.0, 2.0, 5.0))
+
+
+def chebyquad() -> Case:
+    """The means of Chebyshev's polynomials at seven points of [0, 1], and their integrals."""
+    n = 7
+    shift = np.array([0.0 if i % 2 else 1.0 / (i * i - 1) for i in range(1, n + 1)])
+
+    def g(xp: Any, z: Any, shift: Any) -> Any:
+        x = 2.0 * z - 1.0
+        found = [1.0 + 0.0 * x, x]
+        for _ in range(n - 1):
+            found.append(2.0 * x * found[-1] - found[-2])
+        return xp.sum(xp.stack(found[1:]), axis=1) / n + shift
+
+    return _root("chebyquad", 35, g, np.arange(1, n + 1) / (n + 1), shift)
+
+
+def variably_dimensioned() -> Case:
+    """The gradient of a convex quartic, n = 10."""
+    n = 10
+    k = np.arange(1.0, n + 1)
+
+    def g(xp: Any, z: Any, k: Any) -> Any:
+        s = xp.sum(k * (z - 1.0))
+        return z - 1.0 + k * (s * (1.0 + 2.0 * s * s))
+
+    return _root("variably dimensioned", 25, g, 1.0 - k / n, k, root=np.ones(n), unique=True)
+
+
+def _hammarling(name: str, number: int, n: int) -> Case:
+    """X² = A by rows; A has one eigenvalue, 1e-4, with a Jordan block of size 2."""
+    jordan = np.eye(n, k=1) * (np.arange(n) == 0)[:, None]
+
+    def g(xp: Any, z: Any, a: Any) -> Any:
+        x = xp.reshape(z, (n, n))
+        return xp.reshape(xp.matmul(x, x), (n * n,)) - a
+
+    a, root = 1e-4 * np.eye(n) + jordan, 1e-2 * np.eye(n) + 50.0 * jordan
+    source = _NONLIN.format(f"Hammarling's matrix square root, {n} by {n}", number)
+    return _root(name, source, g, np.eye(n).ravel(), a.ravel(), root=root.ravel())
+
+
+def hammarling_2() -> Case:
+    return _hammarling("hammarling 2", 15, 2)
+
+
+def hammarling_3() -> Case:
+    return _hammarling("hammarling 3", 16, 3)
+
+
+def sample_18() -> Case:
+    """Both axes are roots, and the Jacobian at the origin is zero."""
+
+    def ratio(xp: Any, x: Any) -> Any:
+        """(1 − exp(−x²))/x, and its limit 0 with the slope 1."""
+        away = xp.where(x == 0.0, 1.0 + 0.0 * x, x)
+        return xp.where(x == 0.0, x, -xp.expm1(-x * x) / away)
+
+    def g(xp: Any, z: Any) -> Any:
+        x, y = z[0], z[1]
+        return xp.stack([y * y * ratio(xp, x), x * ratio(xp, y)])
+
+    return _root("sample 18", _NONLIN.format("sample", 18), g, [2.0, 2.0], root=[0.0, 0.0])
+
+
+def sample_19() -> Case:
+    """The Jacobian at the root is zero."""
+    g = lambda xp, z: z * xp.sum(z * z)  # noqa: E731
+    source = _NONLIN.format("sample", 19)
+    return _root("sample 19", source, g, [3.0, 3.0], root=[0.0, 0.0], unique=True)
+
+
+def scalar() -> Case:
+    """x (x − 5)²: a single root at 0, a double one at 5."""
+    g = lambda xp, z: z * (z - 5.0) ** 2  # noqa: E731
+    source = _NONLIN.format("scalar", 20)
+    return _root("scalar", source, g, [1.0], root=[0.0], factors=(1.0, 1.1, 2.0))
+
+
 def robertson() -> Case:
     """An implicit Euler step of a stiff reaction, length 1 and concentrations scaled."""
 
@@ -178,4 +274,6 @@ def robertson() -> Case:
 ROOTS = (
     rosenbrock, freudenstein, badly_scaled, helical_valley, powell_singular, wood, trigonometric,
     brown, boundary_value, tridiagonal, banded, dennis_schnabel, boggs, robertson,
+    watson, chebyquad, variably_dimensioned, hammarling_2, hammarling_3,
+    sample_18, sample_19, scalar,
 )  # fmt: skip

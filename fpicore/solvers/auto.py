@@ -54,14 +54,16 @@ class Auto(AbstractSolver):
     nothing, ``NewtonKrylov(history)`` until 40 do not halve the residual, and the first again.
 
     For maps of which nothing is known. On a benign one it costs what the first stage does; a
-    hard one it solves if some of its stages can, for up to some dozens of evaluations more than
-    that stage alone. Systems of a batch change stages each by itself. Memory: 2·history + 6
-    states, and history + 3 and history + 6 more where the other stages are entered; in traced
-    code, which cannot tell, all of it from the start. A step costs the arithmetic of the stages
-    that systems are in.
+    hard one it solves, as a rule, if some of its stages can, for up to some dozens of evaluations
+    more than that stage alone. Where progress is slow and uneven, as to roots where the Jacobian is
+    nearly singular, it leaves stages that would have arrived: hundreds more, or a failure.
 
-    The order and the numbers are those that served best on the problems of benchmarks/solvers;
-    polyalgorithms: Rice, in Mathematical Software (1971), 15.
+    Systems of a batch change stages each by itself. Memory: 2·history + 6 states, and history + 3
+    and history + 6 more where the other stages are entered; in traced code, which cannot tell, all
+    of it from the start. A step costs the arithmetic of the stages that systems are in.
+
+    The order and the numbers are those that served best on the first 31 problems of
+    benchmarks/solvers; polyalgorithms: Rice, in Mathematical Software (1971), 15.
 
     Attributes:
         history: pairs, and Krylov vectors, of every stage, ≥ 1.

@@ -44,18 +44,19 @@ class Broyden(AbstractStage):
     search goes back. λ ≤ 0.3 is taken come what may, unless f is not finite down to λ ≤ 10⁻³: then
     the next step is plain, with an empty memory. The memory is that of the bad method for both
     kinds, of the good one with H_jᵀs_j in place of y_j. ‖·‖ is the norm of the stopping rule. For
-    maps on which the steps are too long: of the 279 solves of benchmarks/solvers the good method
-    fails on 25 with it and on 50 without, the bad one on 66 and 77; where both converge it needs
-    9 % more evaluations in the median, and on a few many times as many. Li and Fukushima, Optim.
-    Methods Softw. 13 (2000), 181, whose rule has the square of the step in place of λ²‖r‖.
+    maps on which the steps are too long: of the 279 solves of the first 31 problems of
+    benchmarks/solvers the good method fails on 25 with it and on 50 without, the bad one on 66 and
+    77; where both converge it needs 9 % more evaluations in the median, and on a few many times as
+    many. Li and Fukushima, Optim. Methods Softw. 13 (2000), 181, whose rule has the square of the
+    step in place of λ²‖r‖.
 
     With ``scaled`` H begins and begins again at −γI. At first γ is 1, or less, so that the first
     step is no longer than half of z, unless z is zero; after the first step, and whenever the
     memory is full, γ = −sᵀy/‖y‖² of the newest pair (‖s‖/‖y‖ where that is not positive), and 1
     where that is above ½: contractions keep the plain step, and steep slopes are not learned
-    direction by direction. It needs no memory, and an evaluation at most. Of the 279 solves of
-    benchmarks/solvers the good method fails on 7 with it and on 50 without, the bad one with 8
-    pairs on 17, with 20 and without it on 77. Barzilai and Borwein, IMA J. Numer. Anal. 8 (1988),
+    direction by direction. It needs no memory, and an evaluation at most. Of the 351 solves of
+    benchmarks/solvers the good method fails on 23 with it and on 77 without, the bad one with 8
+    pairs on 32, with 20 and without it on 104. Barzilai and Borwein, IMA J. Numer. Anal. 8 (1988),
     141, for γ; Shanno and Phua, Math. Program. 14 (1978), 149, who scale H once.
 
     Attributes:
