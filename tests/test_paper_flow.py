@@ -13,10 +13,11 @@ from benchmarks.paper.flow.train import errors, turned
 from benchmarks.paper.frameworks import NAMES, Framework, open_framework
 
 
-def test_quick_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_quick_training(name: str, tmp_path: Path) -> None:
     """The loss falls, the error is well below that of no flow, all converges."""
     record, plot = tmp_path / "record.json", tmp_path / "plot.png"
-    given = ["--framework", "torch", "--quick", "--json", str(record), "--plot", str(plot)]
+    given = ["--framework", name, "--quick", "--json", str(record), "--plot", str(plot)]
     assert command.main(given) == 0
     held = json.loads(record.read_text(encoding="utf-8"))
     (run,) = held["runs"]
