@@ -44,6 +44,9 @@ def test_one_system_in_a_graph() -> None:
     np.testing.assert_allclose(
         systems.solved_by_elimination(tf.constant(GRAM), right), exact, rtol=1e-14, atol=1e-15
     )
+    for scale in (1e-24, 1e24):  # whose squares are out of float32's range
+        small = [tf.constant(scale * x, tf.float32) for x in (GRAM, right)]
+        np.testing.assert_allclose(solve(*small), exact, rtol=1e-5, atol=1e-6)
     for matrix in (np.zeros((3, 3)), np.ones((3, 3)) * np.nan, np.diag([1.0, 0.0, 1.0])):
         assert not np.isfinite(np.sum(solve(matrix, right)))
 

@@ -26,7 +26,11 @@ def solved_by_elimination(matrix: Tensor, right: Tensor) -> Tensor:
 
 
 def solved_by_qr(matrix: Tensor, right: Tensor) -> Tensor:
-    """One system; few operations, each of which takes its time however small."""
-    q, r = tf.linalg.qr(matrix)
-    turned = tf.linalg.matvec(q, right, transpose_a=True)
+    """One system; few operations, each of which takes its time however small.
+
+    Scaled by its peak, as Householder's reflections square the entries.
+    """
+    peak = tf.reduce_max(tf.abs(matrix))
+    q, r = tf.linalg.qr(matrix / peak)
+    turned = tf.linalg.matvec(q, right / peak, transpose_a=True)
     return tf.linalg.triangular_solve(r, turned[:, None], lower=False)[:, 0]
