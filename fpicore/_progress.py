@@ -38,6 +38,10 @@ class ProgressBar:
         self._bar: Any = None
         self._first = 1.0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, as of a layer that has it for a callback, draws on stderr: a console stays."""
+        return type(self), ()
+
     def __call__(self, progress: Progress) -> None:
         """Draw what is known after an evaluation."""
         if not self._console.is_terminal:

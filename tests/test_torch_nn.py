@@ -156,6 +156,7 @@ def test_what_a_solve_goes_through() -> None:
     told: list[fpi.Progress] = []
     layer, expected = loaded("FixedPoint", trace=True, callback=told.append)
     layer(torch.tensor(expected.x))
+    copy.deepcopy(make("FixedPoint", callback=fpi.ProgressBar()))
     trace, steps = layer.last.stats.trace, layer.last.stats.steps
     assert trace.shape == (len(expected.x), OPTIONS["max_steps"] + 1)
     assert [p.step for p in told] == list(range(int(steps.max()) + 1))

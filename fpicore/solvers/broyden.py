@@ -51,7 +51,7 @@ class Broyden(AbstractStage):
     step in place of λ²‖r‖.
 
     With ``scaled`` H begins and begins again at −γI. At first γ is 1, or less, so that the first
-    step is no longer than half of z, unless z is zero; after the first step, and whenever the
+    step is no longer than half of z, unless z is next to nothing; after the first, and when the
     memory is full, γ = −sᵀy/‖y‖² of the newest pair (‖s‖/‖y‖ where that is not positive), and 1
     where that is above ½: contractions keep the plain step, and steep slopes are not learned
     direction by direction. It needs no memory, and an evaluation at most. Of the 351 solves of
