@@ -48,7 +48,7 @@ def no_updates(ops: Ops, z: Leaves, history: int) -> Updates:
 def first_scale(ops: Ops, point: Point) -> Number:
     """γ of a first step γr that is no longer than half of z; 1 where z is zero.
 
-    A step that f would not feel is no use: then too it is 1.
+    A step that f would not feel is no use: then too it is 1, and where squares overflow.
     """
     xp, z, r = ops.xp, point.z, point.residual
     ratio = tree.dot(ops, z, z) * xp.reciprocal(tree.dot(ops, r, r))

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fpicore import Anderson, Broyden, NewtonKrylov, Picard
+from fpicore import Anderson, NewtonKrylov, Picard
+from fpicore._bind import SOLVER
 from fpicore.verify.problem import Problem
 from fpicore.verify.reference import Reference, solve_reference
 from fpicore.verify.run import Functions
@@ -19,7 +20,7 @@ from fpicore.verify.run import Functions
 SOLVERS = {
     "picard": Picard(),
     "anderson": Anderson(),
-    "broyden": Broyden(8, kind="bad", scaled=True),  # the default
+    "broyden": SOLVER,
     "newton_krylov": NewtonKrylov(restart=5),
 }
 EXPANSIVE = {"picard": "the spectral radius is above 1"}

@@ -27,7 +27,6 @@ from ..verify.tolerances import TOLERANCES
 from .shared import PROBLEM_HELP, check_output, load_harnesses
 
 SOLVERS = {**VERIFIED, "auto": Auto()}
-
 _DESCRIPTION = """\
 Solves one problem in one framework, eagerly, with a progress bar where stderr is a terminal.
 """

@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from .._bind import SOLVER
 from .._errors import ConvergenceWarning, PrecisionWarning
 from .._solver import AbstractSolver
-from ..solvers import Anderson, Broyden, NewtonKrylov, Picard
+from ..solvers import Anderson, NewtonKrylov, Picard
 from .arrays import cast, convert
 from .checks import Agreement, Check, Verdict, distance, judged
 from .dense import Functions
@@ -25,7 +26,7 @@ from .training import Subject, Training, follow, problem_of
 SOLVERS: Mapping[str, AbstractSolver] = {
     "picard": Picard(),
     "anderson": Anderson(),
-    "broyden": Broyden(8, kind="bad", scaled=True),
+    "broyden": SOLVER,
     "newton_krylov": NewtonKrylov(),
 }
 """The strategies by name; Broyden's is what a call takes that names none."""
