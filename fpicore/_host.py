@@ -191,7 +191,13 @@ class HostNumbers:
         """As it is: no derivative passes through the host."""
         return tree
 
-    def cond(self, predicate: bool, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+    def cond(
+        self,
+        predicate: bool,
+        true: Callable[[], Any],
+        false: Callable[[], Any],
+        wait: bool = False,
+    ) -> Any:
         """Python's if."""
         return true() if predicate else false()
 

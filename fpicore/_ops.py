@@ -158,8 +158,17 @@ class Ops(Protocol):
         """
         ...
 
-    def cond(self, predicate: Number, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
-        """``true()`` or ``false()`` by one boolean, evaluating only one where that is possible."""
+    def cond(
+        self,
+        predicate: Number,
+        true: Callable[[], Any],
+        false: Callable[[], Any],
+        wait: bool = False,
+    ) -> Any:
+        """``true()`` or ``false()`` by one boolean, evaluating only one where that is possible.
+
+        With ``wait`` also where Python has to wait for a device to say which, as between loops.
+        """
         ...
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:

@@ -16,15 +16,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.core import Tracer
 from jax.extend import core as jax_core
 from jax.interpreters import ad, batching, mlir
 
-from fpicore import AbstractPullBack, DerivativeError, Forward, Leaves, Result, Results, Stats
+from fpicore import AbstractPullBack, DerivativeError, Forward, Leaves
 
-from ._lanes import anywhere, only_mapped
 from ._ops import JaxOps
+from ._telling import conclude, effects
 
 Operands = tuple[Any, ...]
 
@@ -138,8 +136,7 @@ class Equation:
             self.forward._replace(memory=memory),
             self.tangent,
         )
-        conclude(self.adjoint, results, stats)
-        return u
+        return conclude(self.adjoint, results, stats, u)
 
     def _apply(self, *operands: Any) -> Leaves:
         product = self.product.by(self.tangent)
@@ -180,35 +177,12 @@ def _split(operands: Any, count: int) -> tuple[Operands, Operands]:
     return tuple(operands[:count]), tuple(operands[count:])
 
 
-def conclude(adjoint: AbstractPullBack, results: Results, stats: Stats) -> None:
-    """Report an adjoint solve, through a host callback where its outcome is traced."""
-    codes = results.codes
-    if not isinstance(codes, Tracer):
-        adjoint.conclude(results, stats)
-    elif adjoint.callback is not None:
-        jax.debug.callback(adjoint.conclude, results, stats)
-    elif adjoint.on_failure != "ignore":
-        failed = jnp.any((codes != Result.CONVERGED) & (codes != Result.TRUNCATED))
-        if not only_mapped():
-            tell = partial(jax.debug.callback, adjoint.conclude, results, stats)
-            lax.cond(failed, tell, lambda: None)
-        elif anywhere(failed):
-            jax.debug.callback(adjoint.conclude, results, stats)
-
-
-def _effects(adjoint: AbstractPullBack) -> Any:
-    """Those of reporting, so that JAX keeps track of the callback."""
-    if adjoint.callback is None and adjoint.on_failure == "ignore":
-        return jax_core.no_effects
-    return jax.make_jaxpr(lambda: jax.debug.callback(lambda: None))().effects
-
-
 def _implementation(*operands: Any, equation: Equation) -> Leaves:
     return equation.solve(False, *operands)
 
 
 def _abstract(*operands: Any, equation: Equation) -> Any:
-    return operands[equation.given :], _effects(equation.adjoint)
+    return operands[equation.given :], effects(equation.adjoint)
 
 
 def _jvp(primals: Any, tangents: Any, *, equation: Equation) -> Any:

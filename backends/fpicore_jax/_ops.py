@@ -163,12 +163,21 @@ class JaxOps:
         """As it is: the loop is not differentiated."""
         return tree
 
-    def cond(self, predicate: Array, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+    def cond(
+        self,
+        predicate: Array,
+        true: Callable[[], Any],
+        false: Callable[[], Any],
+        wait: bool = False,
+    ) -> Any:
         """lax.cond under a trace: outside of it every call would compile its branches anew."""
         if not isinstance(predicate, Tracer):
             return true() if predicate else false()
-        if only_mapped() and not anywhere(~predicate):
-            return true()
+        if only_mapped():
+            if not anywhere(~predicate):
+                return true()
+            if not anywhere(predicate):
+                return false()
         return lax.cond(predicate, true, false)
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:

@@ -9,8 +9,8 @@ from jax.core import Tracer
 
 from fpicore import Iteration, Leaves, Results, Stats, outcome
 
-from ._linear import conclude
 from ._ops import JaxOps
+from ._telling import conclude
 
 
 def reversed_solve(
@@ -51,8 +51,8 @@ def reversed_solve(
 
         nothing = tuple(jnp.zeros_like(c) for c in moving)
         z0, by_theta, results, stats = sweep.sweep(ops, pull, track, start, v, nothing, iteration)
-        conclude(sweep, results, stats)
-        found = iter(by_theta)
+        told = conclude(sweep, results, stats, (*z0, *by_theta))
+        z0, found = told[: len(z0)], iter(told[len(z0) :])
         return z0, [next(found) if s else None for s in smooth], None
 
     solved = jax.custom_vjp(lambda *given: forward(*given)[0])

@@ -193,7 +193,13 @@ class TensorFlowGraphOps(_Leaves):
         """As it is: the loop is not differentiated."""
         return tree
 
-    def cond(self, predicate: Tensor, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+    def cond(
+        self,
+        predicate: Tensor,
+        true: Callable[[], Any],
+        false: Callable[[], Any],
+        wait: bool = False,
+    ) -> Any:
         """tf.cond."""
         return self._control(tf.cond, predicate, true, false)
 

@@ -128,12 +128,18 @@ class TorchDeviceOps(TorchOps):
         right = right.expand(matrix.shape[:-1])
         return torch.linalg.solve_ex(matrix, right[..., None])[0][..., 0]
 
-    def cond(self, predicate: Any, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
-        """Both, and a choice on the device: Python would have to wait for the predicate.
+    def cond(
+        self,
+        predicate: Any,
+        true: Callable[[], Any],
+        false: Callable[[], Any],
+        wait: bool = False,
+    ) -> Any:
+        """Both, and a choice on the device, unless Python may wait for the predicate.
 
         Histories are written to in place, so each does that only where it is the one chosen.
         """
-        if not isinstance(predicate, Tensor):
+        if wait or not isinstance(predicate, Tensor):
             return true() if predicate else false()
         outer = self._alive
         try:

@@ -102,7 +102,13 @@ class TorchRecordedOps(TorchDeviceOps):
         parts = [self._spread(weights[..., i], h) * h for i, h in enumerate(history)]
         return torch.stack(parts).sum(0).to(like.dtype)
 
-    def cond(self, predicate: Any, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+    def cond(
+        self,
+        predicate: Any,
+        true: Callable[[], Any],
+        false: Callable[[], Any],
+        wait: bool = False,
+    ) -> Any:
         """Python's if; under vmap both, and a choice by sample."""
         if _is_batched(predicate):
             return chosen(predicate, true(), false())

@@ -1,4 +1,4 @@
-"""The cases of JAX under jit: fpicore, jaxopt, optimistix and loops written by hand."""
+"""The cases of JAX under jit: fpicore, jaxopt, optimistix, banax and loops written by hand."""
 
 from functools import partial
 from typing import Any
@@ -92,6 +92,31 @@ def optimistix_cases(problem: Any) -> list[Case]:
     ]
 
 
+def banax_cases(problem: Any) -> list[Case]:
+    """Plain iteration with its defaults; three solvers, each with the same one for the adjoint.
+
+    Its stopping rule is the one that is asked for, so no tolerance is looked for.
+    """
+    from banax import adjoint, solver
+
+    def case(label: str, kind: Any, limits: bool = True, **options: Any) -> Case:
+        def solve(task: Task, tolerance: float, most: int) -> tuple[Any, Any]:
+            more = {"rtol": problem.rtol, "max_steps": most} if limits else {}
+            method = kind(**more, **options)
+            found = adjoint.Implicit(solver=method, b_solver=method)((task.f, task.params), task.z0)
+            return found.value, found.stats.steps + 1  # and one before the first step
+
+        settings = ", ".join(f"{k}={v}" for k, v in options.items()) or "none given"
+        return Case(label, settings, solve)
+
+    return [
+        case("Picard / Picard, defaults", solver.Picard, limits=False),
+        case("Picard / Picard", solver.Picard),
+        case("Anderson / Anderson", solver.Anderson),
+        case("Broyden / Broyden", solver.Broyden, history_size=20),
+    ]
+
+
 def bare_cases(problem: Any) -> list[Case]:
     """lax.while_loop, with a custom_vjp that runs another one."""
 
@@ -132,8 +157,3 @@ def bare_cases(problem: Any) -> list[Case]:
         return layer(task.params)
 
     return [Case("plain loop", "lax.while_loop, custom_vjp", solve)]
-
-
-def banax_cases(problem: Any) -> list[Case]:
-    """Not written: no version of banax installs beside the JAX that fpicore needs."""
-    raise NotImplementedError("cases for banax are not written")
