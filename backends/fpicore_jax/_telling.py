@@ -54,7 +54,7 @@ def _heard(sweep: Any, failed: Array, results: Results, stats: Stats, found: Lea
     def tell() -> Array:
         # Of a vmap Python is told at once, all samples together.
         like = jax.ShapeDtypeStruct((), bool)
-        given = (failed, results, stats)
+        given = lax.stop_gradient((failed, results, stats))
         # Under shard_map both branches vary as the flag does.
         return failed & jax.pure_callback(told, like, *given, vmap_method="broadcast_all")
 
