@@ -6,12 +6,12 @@ from .runners import Case, Task
 
 
 def ours(fpi: Any, problem: Any, jit: bool = True, compiled: bool = False) -> list[Case]:
-    """Every solver, for one system and for a batch of them.
+    """Every solver, for one system and for a batch of them; with 20 pairs for one system alone.
 
     Not Broyden for a batch where each case is ``compiled``: that takes seconds, and tells little.
     """
 
-    def case(option: Any, batch_ndim: int) -> Case:
+    def case(name: str, option: Any, batch_ndim: int) -> Case:
         def solve(task: Task, tolerance: float, most: int) -> tuple[Any, Any]:
             found = fpi.fixed_point(
                 task.f,
@@ -26,9 +26,16 @@ def ours(fpi: Any, problem: Any, jit: bool = True, compiled: bool = False) -> li
             return found.value, found.stats.evaluations
 
         scope = "a batch of systems" if batch_ndim else "one system"
-        return Case(f"{type(option).__name__}, {scope}", repr(option), solve, jit=jit)
+        return Case(f"{name}, {scope}", repr(option), solve, jit=jit)
 
-    options = (fpi.Picard(), fpi.Anderson(), fpi.Broyden(8, kind="bad", scaled=True))
-    batch = options[:2] if compiled else options
-    several = [case(option, problem.batch_ndim) for option in batch if problem.batch_ndim]
-    return [case(option, 0) for option in options] + several
+    options = {
+        "Picard": fpi.Picard(),
+        "Anderson": fpi.Anderson(),
+        "Broyden": fpi.Broyden(8, kind="bad", scaled=True),
+        "Broyden(20)": fpi.Broyden(20),
+    }
+    single = [case(name, option, 0) for name, option in options.items()]
+    if not problem.batch_ndim:
+        return single
+    batch = ("Picard", "Anderson") if compiled else ("Picard", "Anderson", "Broyden")
+    return single + [case(name, options[name], problem.batch_ndim) for name in batch]
