@@ -1,4 +1,4 @@
-"""The tables of benchmarks/README.md, made of the records in benchmarks/results.
+"""The tables of benchmarks/README.md and of README.md, made of the records in benchmarks/results.
 
 ``python -m benchmarks.paper.tables`` writes them between their markers.
 """
@@ -68,6 +68,11 @@ def speed() -> str:
     )
 
 
+def brief() -> str:
+    """The same in a line for each problem."""
+    return "\n\n".join(summary.brief(record) for record in results("speed-*.json"))
+
+
 def _row(model: str, framework: str, runs: list[dict[str, Any]]) -> str:
     def mean(name: str) -> float:
         return statistics.mean(run[name] for run in runs)
@@ -99,9 +104,14 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def filled(text: str) -> str:
-    """The README with its tables."""
-    for name, table in TABLES.items():
+FRONT = {"speed": brief}
+"""Of the project's own README."""
+PAGES = {FOLDER / "README.md": TABLES, FOLDER.parent / "README.md": FRONT}
+
+
+def filled(text: str, tables: dict[str, Callable[[], str]]) -> str:
+    """The page with its tables."""
+    for name, table in tables.items():
         begin, end = BEGIN.format(name), END.format(name)
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
@@ -109,5 +119,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = FOLDER / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page, tables in PAGES.items():
+        page.write_text(filled(page.read_text(encoding="utf-8"), tables), encoding="utf-8")

@@ -7,6 +7,7 @@ from typing import Any
 Line = dict[str, Any]
 CERTIFIED = "certified"
 """The status of a case whose point met the stopping rule when it was measured again."""
+_NAMES = {"torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow", "numpy": "NumPy"}
 
 
 def is_ours(line: Line) -> bool:
@@ -119,6 +120,30 @@ def _row(record: Line, name: str, framework: str) -> str:
         cells += [words, f"{median(other, key):.3g}"] if title else [words]
         cells.append(f"{ratio(ours, other, key):.2f}")
     return "| " + " | ".join(cells) + " |"
+
+
+def brief(record: Line) -> str:
+    """Ours over the fastest peer alone; where no library competes, over the loop by hand."""
+    shown = [x for x in frameworks(record) if not x.endswith("eager")]
+    rows = [
+        f"| problem | {' | '.join(map(_NAMES.__getitem__, shown))} |",
+        "|---" * (1 + len(shown)) + "|",
+    ]
+    for name in record["problems"]:
+        cells = [_brief(timed(record, name, framework)) for framework in shown]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _brief(lines: list[Line]) -> str:
+    key = key_of(lines)
+    ours = fastest([x for x in lines if is_ours(x)], key)
+    peers = [x for x in lines if not is_ours(x)]
+    other = fastest([x for x in peers if not is_bare(x)] or peers, key)
+    if ours is None or other is None:
+        return ""
+    name = "by hand" if is_bare(other) else other["library"]
+    return f"{ratio(ours, other, key):.2f} ({name})"
 
 
 def text(record: Line) -> str:
