@@ -10,6 +10,12 @@ from fpicore import Leaves
 
 from ._levels import transforms_active
 
+_engine: Callable[..., Any] | None = None
+try:  # what torch.autograd.grad calls, without its checks: a quarter of a small product
+    from torch.autograd.graph import _engine_run_backward as _engine
+except ImportError:  # private, so it may go
+    pass
+
 
 class Linearization:
     """f at z*, recorded once; every product of the adjoint solve walks the same graph."""
@@ -24,9 +30,7 @@ class Linearization:
         """Jᵀg; with ``recorded``, autograd can differentiate it."""
         if recorded or not self._recorded:
             return pull(self.outputs, self.inputs, g, create_graph=recorded)
-        found = torch.autograd.grad(
-            self.outputs, self.inputs, g, retain_graph=True, allow_unused=True
-        )
+        found = _walk(self.outputs, self.inputs, g)
         if any([x is None for x in found]):  # noqa: C419
             pairs = zip(found, self.inputs, strict=True)
             return tuple([torch.zeros_like(z) if x is None else x for x, z in pairs])
@@ -40,6 +44,14 @@ class Linearization:
                 self._pulled = g, pull(self.outputs, self.inputs, g, create_graph=True)
         g, pulled = self._pulled
         return pull(pulled, g, u)
+
+
+def _walk(outputs: Leaves, inputs: Leaves, g: Leaves) -> Any:
+    """The cotangents of inputs, on a graph that is kept; None where it does not reach."""
+    if _engine is None:
+        return torch.autograd.grad(outputs, inputs, g, retain_graph=True, allow_unused=True)
+    keep, create, unused = True, False, True
+    return _engine(outputs, g, keep, create, inputs, unused, accumulate_grad=False)
 
 
 def pull(outputs: Leaves, inputs: Leaves, cotangents: Leaves, create_graph: bool = False) -> Leaves:
