@@ -10,10 +10,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from fpicore import AbstractPullBack, DerivativeError, Forward, Leaves, MapError, Results, Stats
 
 from ._evaluation import version
+from ._packing import Fixed
 from ._products import pull as pulled
 from ._programs import Roles
 from ._split import halves
-from ._staged_ops import Fixed
 
 
 class Plan:
