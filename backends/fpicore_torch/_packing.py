@@ -44,7 +44,7 @@ class Slots(NamedTuple):
 
 
 _ROLES = {Slots: Role.WRITTEN, Fixed: Role.FIXED}
-_ON_HOST = (float, bool, np.ndarray, np.generic)
+_SCALAR, _FLAG = Number((), False), Number((), True)
 _LARGEST = 2**14
 """Entries of what may be a number; a small leaf in float64 is taken for one."""
 
@@ -97,15 +97,27 @@ class Packing:
         _follow(self.shape[0], carry, moving, numbers)
         return (*[x.contiguous() for x in moving], self.vector(numbers))
 
-    def filled(self, tensors: Leaves, host: bool = False) -> tuple[Any, Any]:
-        """The carry and the map with these tensors, and with numbers on the host or as tensors."""
-        source, roles = iter(tensors), self.roles
-        counts = (roles.moving - 1, 1, roles.written, roles.given, roles.fixed)
-        moving, (vector,), *rest = [[next(source) for _ in range(count)] for count in counts]
+    def filled(self, tensors: Leaves) -> tuple[Any, Any]:
+        """The carry and the map with these tensors."""
+        lists, vector = self._lists(tensors)
+        numbers = self._split(vector)
+        return _filled(self.shape[0], lists, numbers), _filled(self.shape[1], lists, numbers)
+
+    def carry(self, tensors: Leaves, host: bool) -> Any:
+        """The carry with the moving and written tensors; its numbers on the host, or tensors."""
+        lists, vector = self._lists(tensors)
         numbers = self._on_host(vector) if host else self._split(vector)
-        lists = dict(zip(Role, map(iter, (moving, *rest)), strict=True))
-        carry, f = [_filled(part, lists, numbers) for part in self.shape]
-        return carry, f
+        return _filled(self.shape[0], lists, numbers)
+
+    def _lists(self, tensors: Leaves) -> tuple[dict[Role, Iterator[Tensor]], Tensor]:
+        roles, first = self.roles, self.roles.moving - 1
+        lists = {Role.MOVING: iter(tensors[:first])}
+        last = first + 1
+        counts = (roles.written, roles.given, roles.fixed)
+        for role, count in zip((Role.WRITTEN, Role.GIVEN, Role.FIXED), counts, strict=True):
+            lists[role] = iter(tensors[last : last + count])
+            last += count
+        return lists, tensors[first]
 
     def _split(self, vector: Tensor) -> Iterator[Tensor]:
         parts = vector.split([math.prod(place.shape) for place in self.numbers])
@@ -138,9 +150,8 @@ class _Parts:
         if isinstance(part, tuple):
             role = _ROLES.get(type(part), role)
             return type(part), tuple([self.take(x, role) for x in part])
-        if role is Role.MOVING and self._is_number(part):
-            shape = tuple(getattr(part, "shape", ()))
-            place = Number(shape, _is_boolean(part))
+        place = self._place(part) if role is Role.MOVING else None
+        if place is not None:
             self.numbers.append(part)
             self.places.append(place)
             return place
@@ -149,15 +160,16 @@ class _Parts:
             return role
         return part
 
-    def _is_number(self, part: Any) -> bool:
+    def _place(self, part: Any) -> Number | None:
+        kind = part.__class__
+        if kind is float or kind is bool:
+            return _FLAG if kind is bool else _SCALAR
         if isinstance(part, Tensor):
-            return part.dtype in self._kinds and part.numel() < _LARGEST
-        return isinstance(part, _ON_HOST)
-
-
-def _is_boolean(number: Any) -> bool:
-    dtype = getattr(number, "dtype", None)
-    return number.__class__ is bool or dtype == torch.bool or dtype == np.bool_
+            number = part.dtype in self._kinds and part.numel() < _LARGEST
+            return Number(tuple(part.shape), part.dtype == torch.bool) if number else None
+        if isinstance(part, (np.ndarray, np.generic)):
+            return Number(part.shape, part.dtype == np.bool_)
+        return None
 
 
 def _follow(shape: Any, part: Any, moving: list[Tensor], numbers: list[Tensor]) -> None:
@@ -181,19 +193,20 @@ def _follow(shape: Any, part: Any, moving: list[Tensor], numbers: list[Tensor]) 
 
 
 def _is_tree(shape: Any) -> bool:
-    return isinstance(shape, tuple) and len(shape) == 2 and isinstance(shape[0], type)
+    return shape.__class__ is tuple and len(shape) == 2 and isinstance(shape[0], type)
 
 
 def _filled(shape: Any, lists: dict[Role, Iterator[Tensor]], numbers: Iterator[Any]) -> Any:
-    if isinstance(shape, Role):
-        return next(lists[shape])
-    if isinstance(shape, Number):
+    kind = shape.__class__
+    if kind is Number:
         return next(numbers)
-    if _is_tree(shape):
-        kind: Any = shape[0]
-        parts = [_filled(part, lists, numbers) for part in shape[1]]
-        return kind(*parts) if hasattr(kind, "_fields") else tuple(parts)
-    return shape
+    if kind is Role:
+        return next(lists[shape])
+    if not _is_tree(shape):
+        return shape
+    made: Any = shape[0]
+    parts = [_filled(part, lists, numbers) for part in shape[1]]
+    return made(*parts) if hasattr(made, "_fields") else made(parts)
 
 
 _CHANGES = (

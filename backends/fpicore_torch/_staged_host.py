@@ -60,4 +60,4 @@ class StagedHostOps(TorchOps):
         packing, tensors = Packing.of(carry, (), torch.float64, host=True)
         ended = self._within.loop(f, process, packing.filled(tensors)[0])
         written = tensors[packing.roles.moving :]  # in place
-        return packing.filled((*packing.again(ended), *written), host=True)[0]
+        return packing.carry((*packing.again(ended), *written), host=True)

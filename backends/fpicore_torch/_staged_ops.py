@@ -99,7 +99,7 @@ class StagedOps(TorchDeviceOps):
 
         key = (process, packing, self.batch_ndim)
         ended = self._owner.program(key, steps, inputs, packing.roles).iterate(inputs)
-        return packing.filled((*ended, *inputs[len(ended) :]), host)[0]
+        return packing.carry(ended, host)
 
     def _step(self, process: Process, carry: Any, f: Any) -> Any:
         """The carry after a step, or as it was where nothing iterates."""
