@@ -23,8 +23,8 @@ from ._frozen import Frozen
 from ._levels import eagerly
 from ._packing import Fixed
 from ._programs import Captured, Compiled, Program, Roles, accelerator
-from ._staged_map import Map, Plan, graph_of, kind_of
 from ._staged_host import StagedHostOps
+from ._staged_map import Map, Plan, graph_of, kind_of
 from ._staged_ops import StagedOps
 
 _HOWS: dict[str, type[Program]] = {"compiled": Compiled, "captured": Captured}
