@@ -4,7 +4,8 @@
 
 f is the tanh equilibrium layer tanh(z W + b + x) in float32, with TF32 off unless ``--tf32``. Eager
 and staged solves alternate in one process, and the ratio is the median over rounds, as the machine
-may be noisy. On the CPU, one thread, by processor time; on a GPU by events, with
+may be noisy. The first call of a staged solve compiles, unless its code is in inductor's cache on
+disk (TORCHINDUCTOR_CACHE_DIR). On the CPU, one thread, by processor time; on a GPU by events, with
 
 - the waits within one solve, as the profiler counts them: stream and event synchronisations, and
   copies from the device to the host;
@@ -54,7 +55,7 @@ def cases(how: str, device: str, size: tuple[int, int]) -> dict[str, dict[str, A
     staged, start = fpi.Staged(f, how), torch.zeros(size, device=device)
     compiled_f, found = torch.compile(f), {}
     for batch_ndim, name in ((0, "one system"), (1, "a batch")):
-        for option in (fpi.Picard(), fpi.Anderson()):
+        for option in (fpi.Picard(), fpi.Anderson(), fpi.Broyden(8, kind="bad", scaled=True)):
             for what, run in (("forward", torch.no_grad()(solve)), ("both", both)):
                 ways = {"eager": f, "f compiled": compiled_f, "staged": staged}
                 runs = {k: _bound(run, g, option, batch_ndim, start) for k, g in ways.items()}
@@ -74,8 +75,11 @@ def _bound(run: Any, *arguments: Any) -> Callable[[], Any]:
 
 def _measured(torch: Any, runs: dict[str, Callable[[], Any]], device: str) -> dict[str, Any]:
     """Medians of time, and of the ratio to eager, over interleaved rounds."""
-    for run in runs.values():
+    first = {}
+    for key, run in runs.items():
+        begin = time.perf_counter()
         run()
+        first[key] = time.perf_counter() - begin
     times: dict[str, list[float]] = {key: [] for key in runs}
     for _ in range(ROUNDS):
         for key, run in runs.items():
@@ -84,7 +88,7 @@ def _measured(torch: Any, runs: dict[str, Callable[[], Any]], device: str) -> di
     for key in ("f compiled", "staged"):
         pairs = zip(times[key], times["eager"], strict=True)
         made[f"{key} / eager"] = statistics.median(a / b for a, b in pairs)
-    return made
+    return made | {"first call s": first["staged"]}
 
 
 def _seconds(torch: Any, run: Callable[[], Any], device: str, count: int = 3) -> float:

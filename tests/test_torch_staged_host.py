@@ -28,7 +28,6 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
 CASES = [
     (fpi.Picard(), 0),
     (fpi.Anderson(2, 0.9), 1),
-    (fpi.Anderson(2, kind=1), 0),
     (fpi.Broyden(4, "bad", scaled=True), 1),
 ]
 
@@ -49,7 +48,6 @@ def test_as_the_eager_step(solver: Any, batch_ndim: int) -> None:
     ("adjoint", "batch_ndim"),
     [
         (fpi.Neumann(4), 1),
-        (fpi.OneStep(), 0),
         (fpi.Implicit(reuse=True), 0),
         (fpi.Implicit(reuse=True), 1),
         (fpi.Implicit(solver=fpi.GMRES(3)), 1),
@@ -91,15 +89,17 @@ def test_broken_system() -> None:
     torch.testing.assert_close(sol.value[0], torch.full((3,), 2.0, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64], ids=str)
-@pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
-def test_dtypes_and_sizes(dtype: Any, size: float) -> None:
-    """Squares would leave the range of float32."""
+@pytest.mark.parametrize(("dtype", "size"), [
+    (torch.float32, 1e25), (torch.bfloat16, 1e-25), (torch.complex64, 1e25), (torch.float64, 1e200),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("batch_ndim", [0, 1])
+def test_dtypes_and_sizes(dtype: Any, size: float, batch_ndim: int) -> None:
+    """Squares leave the range of the dtype."""
     shift = torch.full((3,), size, dtype=dtype, requires_grad=True)
     f = fpi.Staged(lambda z, x: 0.5 * z + x)
-    sol = fpi.fixed_point(f, torch.zeros(3, dtype=dtype), (shift,))
+    sol = fpi.fixed_point(f, torch.zeros(3, dtype=dtype), (shift,), batch_ndim=batch_ndim)
     (found,) = torch.autograd.grad(sol.value.abs().sum() * size, shift)
-    assert sol.converged
+    assert torch.as_tensor(sol.converged).all()
     expected, slack = torch.full((3,), 2.0, dtype=dtype), 0.1 if dtype is torch.bfloat16 else 1e-3
     torch.testing.assert_close(sol.value / size, expected, rtol=slack, atol=0.0)
     torch.testing.assert_close(found / size, expected, rtol=slack, atol=0.0)

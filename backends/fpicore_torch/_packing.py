@@ -84,7 +84,7 @@ class Packing:
         if any([place.shape for place in self.numbers]):  # noqa: C419
             flat = np.concatenate([np.asarray(x, np.float64).reshape(-1) for x in numbers])
             return torch.from_numpy(flat).to(self.kind)
-        return torch.tensor(numbers, dtype=self.kind)
+        return torch.tensor(numbers, dtype=self.kind, device="cpu")
 
     def again(self, carry: Any) -> Leaves:
         """The moving tensors of a later carry.
