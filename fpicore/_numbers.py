@@ -8,6 +8,11 @@ def column(ops: Ops, x: Number) -> Number:
     return x[..., None] if hasattr(x, "shape") else x
 
 
+def nowhere(ops: Ops, mask: Number) -> bool:
+    """Whether Python sees that a mask holds for no system. Of what is traced it cannot tell."""
+    return ops.xp.any(mask) is False
+
+
 def one_hot(ops: Ops, slot: Number, length: int) -> Number:
     """Boolean vector, true at slot."""
     return ops.xp.arange(length) == slot

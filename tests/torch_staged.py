@@ -18,7 +18,7 @@ def stand_in(patch: Any) -> Stand:
     made = Stand()
     patch.setattr(_staged, "TOGETHER", dict.fromkeys(HOWS, 1))
     patch.setattr(_programs, "compiled", lambda graph, examples: graph.forward)
-    for module in (_programs, _device, _staged_ops):
+    for module in (_programs, _device, _staged, _staged_ops):
         patch.setattr(module, "accelerator", lambda device: made)
     return made
 

@@ -65,11 +65,16 @@ def compiled(graph: Any, examples: Leaves) -> Callable[..., Any]:
     """An FX graph as inductor runs it, without the guards of torch.compile: nothing changes."""
     import torch._inductor
 
-    made: Any = torch._inductor.compile(graph, list(examples), options=_OPTIONS)
-    return made
+    make: Any = torch._inductor.compile
+    if examples[0].device.type == "cpu":
+        try:
+            return make(graph, list(examples), options={**_OPTIONS, "cpp_wrapper": True})
+        except Exception:
+            pass  # there are operations that its C++ cannot call; Python can, or says what is wrong
+    return make(graph, list(examples), options=_OPTIONS)
 
 
-_OPTIONS = {
+_OPTIONS: dict[str, Any] = {
     # What goes in is what came out, or what the key of the program describes.
     "size_asserts": False,
     "alignment_asserts": False,

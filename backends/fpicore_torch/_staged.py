@@ -21,9 +21,11 @@ from ._capture import capture
 from ._evaluation import unwritten
 from ._frozen import Frozen
 from ._levels import eagerly
-from ._programs import Captured, Compiled, Program, Roles
+from ._packing import Fixed
+from ._programs import Captured, Compiled, Program, Roles, accelerator
+from ._staged_host import StagedHostOps
 from ._staged_map import Map, Plan, graph_of, kind_of
-from ._staged_ops import Fixed, StagedOps
+from ._staged_ops import StagedOps
 
 _HOWS: dict[str, type[Program]] = {"compiled": Compiled, "captured": Captured}
 TOGETHER = {"compiled": 4, "captured": 1}
@@ -34,6 +36,7 @@ _MOST = 64
 """Programs kept; the oldest goes first."""
 _DYNAMO = {"cache_size_limit": _MOST, "skip_nnmodule_hook_guards": False}
 """By itself it stops at 8 kinds of f, and does not see hooks that come or go."""
+_PATCH = torch._dynamo.config.patch(_DYNAMO)
 _LOOKING = RLock()
 
 
@@ -62,6 +65,9 @@ class Staged:
             a CUDA graph. A program of the latter keeps its step's memory.
     """
 
+    # Not in the object's dictionary: who looks there for the modules of f would search programs.
+    __slots__ = ("__dict__", "__weakref__", "_made", "_traced")
+
     def __init__(self, f: Callable[..., Any], how: str = "compiled") -> None:
         """Nothing is traced before the first solve.
 
@@ -84,11 +90,12 @@ class Staged:
         """A copy has f and makes programs of its own."""
         return type(self), (self.f, self.how)
 
-    def ops(self, ops: Any, leaves: Leaves) -> StagedOps:
+    def ops(self, ops: Any, leaves: Leaves) -> StagedOps | StagedHostOps:
         """Like these operations, but that their loop runs programs."""
-        small = sum(leaf.numel() for leaf in leaves) < SMALL
-        together = TOGETHER[self.how] if small else 1
-        return StagedOps(self, ops.batch_ndim, ops.eps, leaves[0].device, together)
+        small = sum([leaf.numel() for leaf in leaves]) < SMALL
+        together, device = TOGETHER[self.how] if small else 1, leaves[0].device
+        within = StagedOps(self, ops.batch_ndim, ops.eps, device, together)
+        return within if accelerator(device) else StagedHostOps(within)
 
     def read(self, problem: Problem, frozen: Frozen, start: Leaves, followed: bool) -> Map | None:
         """f as it is now, as data; None within what runs eagerly, as the capture of a map does.
@@ -139,7 +146,7 @@ class Staged:
     def _look(self, z: Any, args: tuple[Any, ...]) -> Any:
         """f, traced anew if it is not what it was."""
         # The options are one for all threads; restored out of turn, they would stay for good.
-        with _LOOKING, torch._dynamo.config.patch(_DYNAMO):
+        with _LOOKING, _PATCH:
             return self._traced(z, *args)
 
     def kept(self, key: Any, make: Callable[[], Any]) -> Any:

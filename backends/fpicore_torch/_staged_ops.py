@@ -1,39 +1,16 @@
 """Ops for a step that is traced: counters are tensors, so that one program serves every step."""
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fpicore import Leaves, MapError, Process
+from fpicore import Leaves, Process
 
 from ._device import TorchDeviceOps
-from ._programs import Roles, accelerator
-
-
-class Role(Enum):
-    """What a tensor is to a step, see `Roles`; in the order of the inputs."""
-
-    MOVING = 0
-    WRITTEN = 1
-    GIVEN = 2
-    FIXED = 3
-
-
-class Fixed(NamedTuple):
-    """Tensors that a program may read where they lie."""
-
-    tensors: Leaves
-
-
-class Slots(NamedTuple):
-    """A history: (systems,) + (slots and a spare one, entries), which is written to in place."""
-
-    whole: Tensor
+from ._packing import Packing, Slots
+from ._programs import accelerator
 
 
 class StagedOps(TorchDeviceOps):
@@ -101,38 +78,28 @@ class StagedOps(TorchDeviceOps):
             wide = torch.view_as_real(wide).flatten(-2)
         return wide.to(self._kind).square().sum(-1)
 
-    def report(self, number: Any, integer: bool = False) -> Any:
-        """As the eager operations of the device have it."""
-        shown = super().report(number, integer)
-        host = self._device.type == "cpu" and isinstance(shown, Tensor) and not shown.ndim
-        return shown.item() if host else shown
-
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
         """A program of the step, until nothing iterates."""
         if not isinstance(f, tuple):  # a closure: its tensors would be constants
             return super().loop(f, process, carry)
         if not process.active(self, carry):
             return carry
-        parts = _Parts()
-        shape = parts.take(carry, f)
-        moving, *rest = parts.lists
-        packing = Packing.of(moving, self._kind)
-        inputs = (*packing.pack(moving), *[x for part in rest for x in part])
-        roles = Roles(packing.count, *map(len, rest))
+        return self.run(f, process, carry, host=False)
+
+    def run(self, f: Any, process: Process, carry: Any, host: bool) -> Any:
+        """The program's loop; the numbers of the carry are tensors, or all on the host."""
+        packing, inputs = Packing.of(carry, f, self._kind, host)
 
         def steps(*tensors: Tensor) -> Leaves:
-            carry, f = _rebuilt(shape, packing, roles, tensors)
+            carry, f = packing.filled(tensors)
             for _ in range(self._together):
                 carry = self._step(process, carry, f)
-            after = _Parts()
-            if after.take(carry, f) != shape:
-                raise MapError(_CHANGES)
-            moved = packing.pack(after.lists[0])
-            return (*map(_apart, moved, tensors), process.active(self, carry))
+            moved = map(_apart, packing.again(carry), tensors)
+            return (*moved, process.active(self, carry))
 
-        key = (process, shape, packing, self.batch_ndim, self._kind)
-        ended = self._owner.program(key, steps, inputs, roles).iterate(inputs)
-        return _rebuilt(shape, packing, roles, (*ended, *inputs[len(ended) :]))[0]
+        key = (process, packing, self.batch_ndim)
+        ended = self._owner.program(key, steps, inputs, packing.roles).iterate(inputs)
+        return packing.carry(ended, host)
 
     def _step(self, process: Process, carry: Any, f: Any) -> Any:
         """The carry after a step, or as it was where nothing iterates."""
@@ -161,100 +128,3 @@ def _chosen(flag: Tensor, new: Any, old: Any) -> Any:
 def _apart(new: Tensor, old: Tensor) -> Tensor:
     """Contiguous, and no input as well: the next run is handed both."""
     return new.to(old.dtype).clone(memory_format=torch.contiguous_format)
-
-
-_CHANGES = (
-    "expected a solver whose state keeps its structure, received one that changes it from step to "
-    "step; its numbers must come from ops, as ops.scalar(0.0)"
-)
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Numbers go into a program and come out of it as one tensor: each costs microseconds."""
-
-    places: tuple[int, ...]
-    """Which of the moving tensors are numbers."""
-    shapes: tuple[tuple[int, ...], ...]
-    kinds: tuple[torch.dtype, ...]
-    kind: torch.dtype
-    total: int
-
-    @classmethod
-    def of(cls, moving: list[Tensor], kind: torch.dtype) -> "Packing":
-        """Of these tensors."""
-        small = [(i, x) for i, x in enumerate(moving) if x.dtype in (kind, torch.bool)]
-        small = [(i, x) for i, x in small if x.numel() < _LARGEST]
-        places = tuple([i for i, _ in small])
-        shapes = tuple([tuple(x.shape) for _, x in small])
-        return cls(places, shapes, tuple([x.dtype for _, x in small]), kind, len(moving))
-
-    @property
-    def count(self) -> int:
-        """Tensors after packing; there always are numbers."""
-        return self.total - len(self.places) + 1
-
-    def pack(self, tensors: list[Tensor]) -> list[Tensor]:
-        """The others, contiguous, and one for all numbers."""
-        others = [x.contiguous() for i, x in enumerate(tensors) if i not in self.places]
-        return [*others, torch.cat([tensors[i].to(self.kind).reshape(-1) for i in self.places])]
-
-    def unpack(self, tensors: list[Tensor]) -> list[Tensor]:
-        """As they were."""
-        *others, packed = tensors
-        parts = iter(packed.split([math.prod(shape) for shape in self.shapes]))
-        known = dict(zip(self.places, zip(self.shapes, self.kinds, strict=True), strict=True))
-        source, found = iter(others), []
-        for i in range(self.total):
-            if i not in known:
-                found.append(next(source))
-                continue
-            part = next(parts).reshape(known[i][0])
-            found.append(part > 0.5 if known[i][1] is torch.bool else part)
-        return found
-
-
-_LARGEST = 2**14
-"""Entries of what may be a number; a small leaf in float64 is taken for one."""
-
-
-class _Parts:
-    """The tensors of a carry and a map, by their roles, and the shape that is left without them."""
-
-    def __init__(self) -> None:
-        self.lists: list[list[Tensor]] = [[] for _ in Role]
-
-    def take(self, carry: Any, f: Any) -> Any:
-        """Fill the lists; the shape is hashable, with its role in the place of each tensor."""
-        return self._take(carry, Role.MOVING), self._take(f, Role.GIVEN)
-
-    def _take(self, part: Any, role: Role) -> Any:
-        if isinstance(part, Tensor):
-            self.lists[role.value].append(part)
-            return role
-        if isinstance(part, tuple):
-            role = _ROLES.get(type(part), role)
-            return type(part), tuple([self._take(x, role) for x in part])
-        return part
-
-
-_ROLES = {Slots: Role.WRITTEN, Fixed: Role.FIXED}
-
-
-def _rebuilt(shape: Any, packing: Packing, roles: Roles, tensors: Leaves) -> Any:
-    """The carry and the map with these tensors."""
-    source = iter(tensors)
-    counts = (roles.moving, roles.written, roles.given, roles.fixed)
-    moving, *rest = [[next(source) for _ in range(count)] for count in counts]
-    lists = dict(zip(Role, map(iter, (packing.unpack(moving), *rest)), strict=True))
-    return tuple([_filled(part, lists) for part in shape])
-
-
-def _filled(shape: Any, lists: dict[Role, Iterator[Tensor]]) -> Any:
-    if isinstance(shape, Role):
-        return next(lists[shape])
-    if isinstance(shape, tuple) and shape and isinstance(shape[0], type):
-        kind: Any = shape[0]
-        parts = [_filled(part, lists) for part in shape[1]]
-        return kind(*parts) if hasattr(kind, "_fields") else tuple(parts)
-    return shape

@@ -10,6 +10,7 @@ from .._adjoint import AbstractPullBack, Forward, Product
 from .._errors import InputError
 from .._iterate import Carry, Iteration, outcome
 from .._linear import LinearCarry, LinearIteration
+from .._numbers import nowhere
 from .._ops import Number, Ops
 from .._options import as_number, check_count
 from .._reporting import check_callback, check_on_failure
@@ -194,7 +195,7 @@ def _without_absorbed(
     """
     rounding = tolerance.precision.eps * tolerance.measure(ops, carry.value)
     absorbed = (carry.codes == float(Result.CONVERGED)) & (rounding >= 1.0)
-    if not ops.traced and not ops.xp.any(absorbed):
+    if nowhere(ops, absorbed):
         return carry
     return carry._replace(
         error=ops.xp.where(absorbed, rounding, carry.error),
