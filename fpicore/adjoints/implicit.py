@@ -225,7 +225,8 @@ def _go_on(
     The others do not iterate, so where nothing failed the second loop costs traced code nothing.
     """
     xp = ops.xp
-    failed = first.codes != float(Result.CONVERGED)
+    # As the codes say; but what nobody else reads, a compiler can drop from the first loop.
+    failed = xp.logical_not(first.error <= equation.tolerance.atol)
     if not ops.traced and not xp.any(failed):
         return first
     carry = equation.solve(ops, fallback, first.value, failed)
