@@ -40,7 +40,7 @@ def gradient(x: Any, adjoint: Any) -> Any:
 def operations(function: Callable[..., Any], *args: Any) -> Counter[str]:
     """How many of each kind TensorFlow keeps, once it has optimised the graph."""
     run, x = tf.function(function, autograph=False), tf.constant(np.ones((3, 2), np.float32))
-    eager = context.context()
+    eager: Any = context.context()
     eager.enable_graph_collection()
     try:
         run(x, *args)

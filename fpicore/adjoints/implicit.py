@@ -225,8 +225,9 @@ def _go_on(
     The others do not iterate, so where nothing failed the second loop costs traced code nothing.
     """
     xp = ops.xp
-    # As the codes say; but what nobody else reads, a compiler can drop from the first loop.
-    failed = xp.logical_not(first.error <= equation.tolerance.atol)
+    # As the codes say, which a compiler can drop from the first loop if nobody else reads them.
+    allowed = equation.tolerance.threshold(ops, equation.right)
+    failed = xp.logical_not(first.error <= allowed)
     if not ops.traced and not xp.any(failed):
         return first
     carry = equation.solve(ops, fallback, first.value, failed)
