@@ -45,7 +45,7 @@ class Carry(NamedTuple):
     codes: Number
     """`Result` of each system; MAX_STEPS until it is known better."""
     budget: Any
-    """Most steps of this solve, where Python can see; else nothing."""
+    """Most steps of this solve; in traced code nothing, unless the call has a budget of its own."""
     ceiling: Any
     """No less than the tolerance that ‖z‖ would give, where Python can see; else nothing."""
     unmeasured: Leaves
@@ -78,6 +78,8 @@ class Iteration:
         """The carry before the first evaluation; ``active`` says which systems iterate."""
         number = partial(ops.numbers, z[0])
         most = self.max_steps if budget is None else budget
+        allowance = self._allowance(ops, z, most)
+        own = () if budget is None else allowance
         return Carry(
             z=z,
             memory=self.solver.init(ops, z),
@@ -87,9 +89,9 @@ class Iteration:
             error=number(_INF),
             tolerance=number(0.0),
             best_step=number(0.0),
-            steps=self._allowance(ops, z, most),
+            steps=allowance,
             codes=number(float(Result.MAX_STEPS)),
-            budget=() if ops.traced else float(most),
+            budget=own if ops.traced else float(most),
             ceiling=() if ops.traced else _INF,
             unmeasured=(),
         )
@@ -193,12 +195,14 @@ class Iteration:
             hopeful = short | ((c.error < _INF) & xp.logical_not(finite))
         unsettled = c.active & hopeful & patient
         settled = c.active != unsettled
+        # Not c.steps: where nobody reads them, a compiler then drops them from the loop.
+        most = self.max_steps if isinstance(c.budget, tuple) else c.budget
         verdict = xp.where(met, _CONVERGED, xp.where(short, _STAGNATED, _NONFINITE))
         return Carry(
             z=c.z,
             memory=c.memory,
             step=step + 1,
-            active=unsettled & (step < c.steps),
+            active=unsettled & (step < most),
             value=tree.select(ops, accept, c.z, c.value),
             error=xp.where(accept, error, c.error),
             tolerance=xp.where(accept, tolerance, c.tolerance),

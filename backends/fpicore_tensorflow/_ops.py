@@ -204,16 +204,28 @@ class TensorFlowGraphOps(_Leaves):
         return self._control(tf.cond, predicate, true, false)
 
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
-        """tf.while_loop; XLA needs its bound."""
+        """tf.while_loop."""
+
+        def body(c: Any) -> Any:
+            # The optimiser of graphs does not know that the condition holds in here. Told so, it
+            # takes a third of the logic of a single system away.
+            going, true = process.active(self, c), tf.constant(True)
+            known = tf.nest.map_structure(lambda x: true if x is going else x, c)
+            return (process.update(self, known, f(c.z)),)
+
         (carry,) = self._control(
             tf.while_loop,
             lambda c: process.active(self, c),
-            lambda c: (process.update(self, c, f(c.z)),),
+            body,
             (carry,),
             parallel_iterations=1,
-            maximum_iterations=process.limit,
+            maximum_iterations=self._most(process),
         )
         return carry
+
+    def _most(self, process: Process) -> int | None:
+        """A bound of the loop itself, which costs five operations a step: the process keeps it."""
+        return None
 
     def report(self, number: Tensor, integer: bool = False) -> Tensor:
         """As it is, or as int32."""
@@ -231,6 +243,10 @@ class TensorFlowRecordedOps(TensorFlowGraphOps):
     @staticmethod
     def _control(operation: Any, *functions: Any, **options: Any) -> Any:
         return operation(*functions, **options)
+
+    def _most(self, process: Process) -> int | None:
+        """XLA has to know it where a loop is differentiated, and a segment ends by it."""
+        return process.limit
 
     def cut(self, tree: Any, keep: Tensor | None = None) -> Any:
         """By tf.stop_gradient; a history is a tuple of leaves."""
