@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,8 +127,9 @@ class JaxOps:
 
     def numbers(self, leaf: Array, fill: float, shape: tuple[int, ...] = ()) -> Array:
         """A filled array."""
-        full = jnp.full((*leaf.shape[: self.batch_ndim], *shape), fill, self.dtype)
-        return vary(full, self.axes)
+        full = jnp.full if self.staged else _full
+        block = full((*leaf.shape[: self.batch_ndim], *shape), fill, self.dtype)
+        return vary(block, self.axes)
 
     def scalar(self, value: Any) -> Array:
         """One number."""
@@ -191,8 +192,7 @@ class JaxOps:
         going = _active(self, process, carry)
         while anywhere(going):
             update = _update_lane if isinstance(going, Tracer) else _update
-            carry = update(self, process, carry, f(carry.z))
-            going = _active(self, process, carry)
+            carry, going = update(self, process, carry, f(carry.z))
         return carry
 
     def report(self, number: Array, integer: bool = False) -> Array:
@@ -229,67 +229,9 @@ class JaxOps:
         return column.astype(jnp.promote_types(a.real.dtype, jnp.float32))
 
 
-class Slots(NamedTuple):
-    """A history, told apart from numbers."""
-
-    array: Array
-
-
-@dataclass(frozen=True)
-class JaxRecordedOps(JaxOps):
-    """A loop of fixed length, whose steps do nothing once all systems have stopped."""
-
-    segment: int | None = None
-    """Steps that are recomputed as one in the backward pass; None keeps them all."""
-
-    def history(self, leaf: Array, length: int) -> Any:
-        """Zeros."""
-        return Slots(super().history(leaf, length))
-
-    def store(self, history: Any, slot: Array, leaf: Array) -> Any:
-        """Overwrite a slot."""
-        return Slots(super().store(history.array, slot, leaf))
-
-    def project(self, history: Any, leaf: Array) -> Array:
-        """Products of every slot with leaf."""
-        return super().project(history.array, leaf)
-
-    def combine(self, weights: Array, history: Any, like: Array) -> Array:
-        """Weighted sum of the slots."""
-        return super().combine(weights, history.array, like)
-
-    def cut(self, tree: Any, keep: Array | None = None) -> Any:
-        """By lax.stop_gradient."""
-        if keep is None:
-            return lax.stop_gradient(tree)
-
-        def one(x: Any) -> Any:
-            if isinstance(x, Slots):
-                spread = self._spread(keep, x.array)
-                return Slots(jnp.where(spread, x.array, lax.stop_gradient(x.array)))
-            if x.ndim < self.batch_ndim:
-                return x
-            return jnp.where(self._spread(keep, x), x, lax.stop_gradient(x))
-
-        return jax.tree.map(one, tree, is_leaf=lambda x: isinstance(x, Slots))
-
-    def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
-        """lax.scan, of checkpointed ones if there are segments."""
-
-        def step(c: Any, _: None) -> Any:
-            def update(c: Any) -> Any:
-                return process.update(self, c, f(c.z))
-
-            return lax.cond(self._goes_on(process, c), update, lambda c: c, c), None
-
-        if self.segment is None:
-            return lax.scan(step, carry, length=process.limit)[0]
-
-        @jax.checkpoint
-        def stretch(c: Any, _: None) -> Any:
-            return lax.scan(step, c, length=self.segment)[0], None
-
-        return lax.scan(stretch, carry, length=-(-process.limit // self.segment))[0]
+def _full(shape: tuple[int, ...], fill: float, dtype: Any) -> Array:
+    """By way of NumPy, which outside of a trace takes a third of the time."""
+    return jnp.asarray(np.full(shape, fill, dtype))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -298,11 +240,13 @@ def _active(ops: JaxOps, process: Process, carry: Any) -> Array:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _update(ops: JaxOps, process: Process, carry: Any, f: Any) -> Any:
-    return process.update(ops, carry, f)
+def _update(ops: JaxOps, process: Process, carry: Any, f: Any) -> tuple[Any, Array]:
+    moved = process.update(ops, carry, f)
+    return moved, process.active(ops, moved)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _update_lane(ops: JaxOps, process: Process, carry: Any, f: Any) -> Any:
+def _update_lane(ops: JaxOps, process: Process, carry: Any, f: Any) -> tuple[Any, Array]:
     going, moved = process.active(ops, carry), process.update(ops, carry, f)
-    return jax.tree.map(lambda new, old: jnp.where(going, new, old), moved, carry)
+    moved = jax.tree.map(lambda new, old: jnp.where(going, new, old), moved, carry)
+    return moved, process.active(ops, moved)
