@@ -113,6 +113,26 @@ def test_compiled_gradient_evaluates_f_in_the_loop_and_once_more(adjoint: Any) -
     assert (compiled.as_text() or "").count(" tanh(") == 2
 
 
+@pytest.mark.parametrize(
+    ("shape", "batch_ndim", "memory"), [((5, 7, 3), 1, "5x6x21"), ((1, 105), 0, "6x105")]
+)
+def test_history_is_multiplied_as_it_lies(
+    shape: tuple[int, ...], batch_ndim: int, memory: str
+) -> None:
+    """What is reshaped or transposed between its update and the products is copied in each step."""
+
+    def solve(data: Any) -> Any:
+        return fpi.fixed_point(
+            lambda z: 0.5 * jnp.sin(z) + data, jnp.zeros(shape),
+            solver=fpi.Anderson(5), batch_ndim=batch_ndim,
+        ).value  # fmt: skip
+
+    lines = jax.jit(solve).lower(jnp.ones(shape)).as_text().splitlines()
+    used = [line for line in lines if f"tensor<{memory}xf64>" in line]
+    assert sum("dot_general" in line for line in used) == 1
+    assert not [line for line in used if "reshape" in line or "transpose" in line]
+
+
 def test_nothing_outlives_its_use() -> None:
     """No reference cycle holds the arrays of a solve, with its derivative or without."""
 

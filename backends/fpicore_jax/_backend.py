@@ -28,7 +28,8 @@ from fpicore import (
 from ._autodiff import attach, close
 from ._jacobian import JaxLinear
 from ._lanes import only_mapped
-from ._ops import JaxOps, JaxRecordedOps
+from ._ops import JaxOps
+from ._recorded import JaxRecordedOps
 from ._reversed import reversed_solve
 from ._varying import Axes, vary
 

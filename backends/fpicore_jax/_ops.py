@@ -1,10 +1,10 @@
-"""Ops on JAX arrays. A history is one array of shape (slots,) + leaf shape."""
+"""Ops on JAX arrays. A history is one array of shape batch + (slots,) + entries of a system."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,12 +88,15 @@ class JaxOps:
 
     def history(self, leaf: Array, length: int) -> Array:
         """Zeros, in float32 if the leaf is narrower."""
-        return vary(jnp.zeros((length, *leaf.shape), self._wide(leaf).dtype), self.axes)
+        flat, b = self._flat(leaf), self.batch_ndim
+        shape = (*flat.shape[:b], length, *flat.shape[b:])
+        return vary(jnp.zeros(shape, self._wide(leaf).dtype), self.axes)
 
     def store(self, history: Array, slot: Array, leaf: Array) -> Array:
         """Overwrite a slot."""
+        flat = self._flat(leaf).astype(history.dtype)
         return lax.dynamic_update_index_in_dim(
-            history, leaf.astype(history.dtype), slot.astype(jnp.int32), 0
+            history, flat, slot.astype(jnp.int32), self.batch_ndim
         )
 
     def difference(self, history: Any, slot: Array, a: Array, b: Array) -> Array:
@@ -103,28 +106,30 @@ class JaxOps:
     def project(self, history: Array, leaf: Array) -> Array:
         """Products of every slot with leaf.
 
-        On a CPU, of one system by a reduction, as XLA's dot products over a buffer that changes in
-        the loop take three to six times as long; of a batch by products, as such a reduction takes
-        four times as long.
+        By XLA's dot products, which read the leaf once. On a CPU the history must be laid out as
+        they want it: what is reshaped or transposed as it changes in the loop is copied.
         """
-        slots, wide = jnp.conj(history), leaf.astype(history.dtype)
-        if self.batch_ndim:
-            slots = slots.reshape(*history.shape[: 1 + self.batch_ndim], -1)
-            rows = wide.reshape(*leaf.shape[: self.batch_ndim], -1)
-            return self._real(jnp.einsum("k...i,...i->...k", slots, rows, precision=_EXACT))
-        products = jnp.sum(slots * wide, axis=tuple(range(1, history.ndim)))
-        return self._real(products)
+        slots, flat = jnp.conj(history), self._flat(leaf).astype(history.dtype)
+        if flat.ndim == self.batch_ndim + 1:
+            return self._real(jnp.einsum("...ki,...i->...k", slots, flat, precision=_EXACT))
+        return self._real(jnp.sum(slots * flat, axis=tuple(range(1, history.ndim))))
 
     def combine(self, weights: Array, history: Array, like: Array) -> Array:
         """Weighted sum of the slots, one fused pass."""
         coefficients = weights.astype(history.real.dtype)
-        terms = [self._spread(coefficients[..., i], like) * history[i] for i in range(len(history))]
-        return reduce(add, terms).astype(like.dtype)
+
+        def term(i: int) -> Array:
+            slot = lax.index_in_dim(history, i, self.batch_ndim, keepdims=False)
+            return self._spread(coefficients[..., i], slot) * slot
+
+        total = reduce(add, map(term, range(history.shape[self.batch_ndim])))
+        return total.astype(like.dtype).reshape(like.shape)
 
     def numbers(self, leaf: Array, fill: float, shape: tuple[int, ...] = ()) -> Array:
         """A filled array."""
-        full = jnp.full((*leaf.shape[: self.batch_ndim], *shape), fill, self.dtype)
-        return vary(full, self.axes)
+        full = jnp.full if self.staged else _full
+        block = full((*leaf.shape[: self.batch_ndim], *shape), fill, self.dtype)
+        return vary(block, self.axes)
 
     def scalar(self, value: Any) -> Array:
         """One number."""
@@ -196,8 +201,7 @@ class JaxOps:
         going = _active(self, process, carry)
         while anywhere(going):
             update = _update_lane if isinstance(going, Tracer) else _update
-            carry = update(self, process, carry, f(carry.z))
-            going = _active(self, process, carry)
+            carry, going = update(self, process, carry, f(carry.z))
         return carry
 
     def report(self, number: Array, integer: bool = False) -> Array:
@@ -208,6 +212,15 @@ class JaxOps:
         """All devices of a shard_map until the last: f and derivatives may hold collectives."""
         active = process.active(self, carry)
         return lax.pmax(active.astype(jnp.int32), self.axes) > 0 if self.axes else active
+
+    def _flat(self, leaf: Array) -> Array:
+        """The leaf with the entries of a system along one axis.
+
+        Not of one system of several axes: it may be sharded along any of them.
+        """
+        if not self.batch_ndim and leaf.size > max(leaf.shape, default=1):
+            return leaf
+        return leaf.reshape(*leaf.shape[: self.batch_ndim], -1)
 
     def _inner(self, a: Array) -> tuple[int, ...]:
         return tuple(range(self.batch_ndim, a.ndim))
@@ -225,67 +238,9 @@ class JaxOps:
         return column.astype(jnp.promote_types(a.real.dtype, jnp.float32))
 
 
-class Slots(NamedTuple):
-    """A history, told apart from numbers."""
-
-    array: Array
-
-
-@dataclass(frozen=True)
-class JaxRecordedOps(JaxOps):
-    """A loop of fixed length, whose steps do nothing once all systems have stopped."""
-
-    segment: int | None = None
-    """Steps that are recomputed as one in the backward pass; None keeps them all."""
-
-    def history(self, leaf: Array, length: int) -> Any:
-        """Zeros."""
-        return Slots(super().history(leaf, length))
-
-    def store(self, history: Any, slot: Array, leaf: Array) -> Any:
-        """Overwrite a slot."""
-        return Slots(super().store(history.array, slot, leaf))
-
-    def project(self, history: Any, leaf: Array) -> Array:
-        """Products of every slot with leaf."""
-        return super().project(history.array, leaf)
-
-    def combine(self, weights: Array, history: Any, like: Array) -> Array:
-        """Weighted sum of the slots."""
-        return super().combine(weights, history.array, like)
-
-    def cut(self, tree: Any, keep: Array | None = None) -> Any:
-        """By lax.stop_gradient."""
-        if keep is None:
-            return lax.stop_gradient(tree)
-
-        def one(x: Any) -> Any:
-            if isinstance(x, Slots):  # the batch comes after the slots
-                spread = self._spread(keep, x.array[0])
-                return Slots(jnp.where(spread, x.array, lax.stop_gradient(x.array)))
-            if x.ndim < self.batch_ndim:
-                return x
-            return jnp.where(self._spread(keep, x), x, lax.stop_gradient(x))
-
-        return jax.tree.map(one, tree, is_leaf=lambda x: isinstance(x, Slots))
-
-    def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
-        """lax.scan, of checkpointed ones if there are segments."""
-
-        def step(c: Any, _: None) -> Any:
-            def update(c: Any) -> Any:
-                return process.update(self, c, f(c.z))
-
-            return lax.cond(self._goes_on(process, c), update, lambda c: c, c), None
-
-        if self.segment is None:
-            return lax.scan(step, carry, length=process.limit)[0]
-
-        @jax.checkpoint
-        def stretch(c: Any, _: None) -> Any:
-            return lax.scan(step, c, length=self.segment)[0], None
-
-        return lax.scan(stretch, carry, length=-(-process.limit // self.segment))[0]
+def _full(shape: tuple[int, ...], fill: float, dtype: Any) -> Array:
+    """By way of NumPy, which outside of a trace takes a third of the time."""
+    return jnp.asarray(np.full(shape, fill, dtype))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -294,11 +249,13 @@ def _active(ops: JaxOps, process: Process, carry: Any) -> Array:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _update(ops: JaxOps, process: Process, carry: Any, f: Any) -> Any:
-    return process.update(ops, carry, f)
+def _update(ops: JaxOps, process: Process, carry: Any, f: Any) -> tuple[Any, Array]:
+    moved = process.update(ops, carry, f)
+    return moved, process.active(ops, moved)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _update_lane(ops: JaxOps, process: Process, carry: Any, f: Any) -> Any:
+def _update_lane(ops: JaxOps, process: Process, carry: Any, f: Any) -> tuple[Any, Array]:
     going, moved = process.active(ops, carry), process.update(ops, carry, f)
-    return jax.tree.map(lambda new, old: jnp.where(going, new, old), moved, carry)
+    moved = jax.tree.map(lambda new, old: jnp.where(going, new, old), moved, carry)
+    return moved, process.active(ops, moved)
