@@ -1,6 +1,7 @@
 """Products with Jacobians."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,10 +12,9 @@ from fpicore import Leaves
 from ._levels import transforms_active
 
 _engine: Callable[..., Any] | None = None
-try:  # what torch.autograd.grad calls, without its checks: a quarter of a small product
+with suppress(ImportError):  # private, so it may go
+    # What torch.autograd.grad calls, without its checks: a quarter of a small product.
     from torch.autograd.graph import _engine_run_backward as _engine
-except ImportError:  # private, so it may go
-    pass
 
 
 class Linearization:
