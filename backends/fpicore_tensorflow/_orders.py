@@ -67,9 +67,11 @@ class ImplicitFunction:
             return spoil(found, found)
 
         def solve(v: Leaves, tangent: bool) -> Leaves:
-            # A solver that meets NaN returns its best iterate, which is finite: hence once more.
+            # A solver that meets NaN returns its best iterate, which is finite: hence once more,
+            # and last, as nothing else orders what reads a variable after what writes to it.
             g = self.solver(f, value)(v, tangent)
-            return spoil(g, sources.evaluate(value))
+            with tf.control_dependencies(g):
+                return spoil(g, sources.evaluate(value))
 
         return ImplicitFunction(f, value, sources, solve, outputs, self.solver, GraphTape)
 
