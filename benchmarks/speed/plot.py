@@ -5,8 +5,16 @@ from typing import Any
 
 from . import summary
 
-COLOURS = {"fpicore": "#d62728", "bare": "#7f7f7f", "torchdeq": "#1f77b4", "xitorch": "#17becf",
-           "jaxopt": "#2ca02c", "optimistix": "#9467bd", "scipy": "#ff7f0e"}  # fmt: skip
+COLOURS = {
+    "fpicore": "#d62728",
+    "bare": "#7f7f7f",
+    "torchdeq": "#1f77b4",
+    "xitorch": "#17becf",
+    "jaxopt": "#2ca02c",
+    "optimistix": "#9467bd",
+    "banax": "#8c564b",
+    "scipy": "#ff7f0e",
+}
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
@@ -26,6 +34,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
         for row, name in enumerate(problems):
             _dots(panel, row, summary.timed(record, name, framework))
         panel.set(xscale="log", title=framework, xlabel="time / fastest")
+        panel.xaxis.set_minor_formatter("")  # they overlap where a panel spans less than a decade
         panel.set_yticks(range(len(problems)), problems)
         panel.grid(axis="x", alpha=0.3)
     panels[0][0].invert_yaxis()
@@ -47,5 +56,5 @@ def _dots(panel: Any, row: int, lines: list[dict[str, Any]]) -> None:
             own = library == "fpicore"
             panel.plot(
                 summary.ratio(line, best, key), row + (0.15 if own else -0.15), "o",
-                color=COLOURS.get(library, "black"), markersize=4.5, alpha=0.75,
+                color=COLOURS[library], markersize=4.5, alpha=0.75,
             )  # fmt: skip
