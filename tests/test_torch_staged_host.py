@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 import fpicore_torch as fpi  # noqa: E402
 from fpicore_torch import _frozen, _programs, _staged  # noqa: E402
+from fpicore_torch._packing import Packing  # noqa: E402
 
 from .torch_staged import Layer, both, check, given, start  # noqa: E402
 
@@ -127,3 +128,14 @@ def test_what_cannot_be_entered_by_its_own_code(monkeypatch: pytest.MonkeyPatch)
     sol = fpi.fixed_point(fpi.Staged(lambda z: 0.5 * z + 1.0), torch.zeros(3), rtol=1e-5)
     torch.testing.assert_close(sol.value, torch.full((3,), 2.0), rtol=1e-4, atol=0.0)
     assert asked == [True, False]
+
+
+def test_numbers_come_back_as_they_were() -> None:
+    numbers = (3.0, True, np.array([1.0, 2.0]), np.array([True, False]))
+    packing, tensors = Packing.of((torch.ones(2), *numbers), (), torch.float64, host=True)
+    z, number, flag, vector, mask = packing.carry(tensors, host=True)
+    assert torch.equal(z, torch.ones(2))
+    assert (number, flag) == (3.0, True)
+    assert type(flag) is bool
+    np.testing.assert_array_equal(vector, numbers[2])
+    np.testing.assert_array_equal(mask, numbers[3], strict=True)
