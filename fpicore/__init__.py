@@ -22,7 +22,7 @@ from ._errors import (
 )
 from ._host import HostNamespace, HostNumbers
 from ._iterate import Iteration, outcome
-from ._ops import Ops, Precision, Process, accumulation_eps, precision_of
+from ._ops import Branch, Ops, Precision, Process, accumulation_eps, precision_of
 from ._plot import plot_convergence
 from ._problem import Problem
 from ._progress import ProgressBar
@@ -58,6 +58,7 @@ __all__ = [
     "Auto",
     "Backend",
     "Backward",
+    "Branch",
     "Broyden",
     "ConvergenceError",
     "ConvergenceWarning",

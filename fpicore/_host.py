@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ._ops import Leaf, Number, Process
+from ._ops import Branch, Leaf, Number, Process
 
 
 def _constant(make: Callable[[int], Number]) -> Callable[[int], Number]:
@@ -191,13 +191,7 @@ class HostNumbers:
         """As it is: no derivative passes through the host."""
         return tree
 
-    def cond(
-        self,
-        predicate: bool,
-        true: Callable[[], Any],
-        false: Callable[[], Any],
-        wait: bool = False,
-    ) -> Any:
+    def cond(self, predicate: bool, true: Branch, false: Branch, wait: bool = False) -> Any:
         """Python's if."""
         return true() if predicate else false()
 

@@ -22,6 +22,7 @@ from ._errors import InputError
 Leaf = Any
 Number = Any
 History = Any
+Branch = Callable[[], Any]
 
 
 class Numbers(Protocol):
@@ -158,13 +159,7 @@ class Ops(Protocol):
         """
         ...
 
-    def cond(
-        self,
-        predicate: Number,
-        true: Callable[[], Any],
-        false: Callable[[], Any],
-        wait: bool = False,
-    ) -> Any:
+    def cond(self, predicate: Number, true: Branch, false: Branch, wait: bool = False) -> Any:
         """``true()`` or ``false()`` by one boolean, evaluating only one where that is possible.
 
         With ``wait`` also where Python has to wait for a device to say which, as between loops.

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 
 import fpicore_torch as fpi
@@ -60,3 +61,14 @@ def check(layer: Layer, f: Any, x: Any, **options: Any) -> Any:
         assert (there - here).abs().max() <= 1, name
     assert torch.as_tensor(sol.converged).all()
     return sol
+
+
+def check_independence() -> None:
+    """Systems that are broken or diverge leave the others alone."""
+    slope = torch.tensor([[0.5], [float("nan")], [-0.9], [10.0]], dtype=torch.float64)
+    f = fpi.Staged(lambda z: slope * z + 1.0)
+    with pytest.warns(fpi.ConvergenceWarning):
+        sol = fpi.fixed_point(f, torch.zeros(4, 3, dtype=torch.float64), batch_ndim=1)
+    assert sol.converged.tolist()[::2] == [True, True]
+    assert sol.result.codes.tolist()[1] == fpi.Result.NONFINITE
+    torch.testing.assert_close(sol.value[0], torch.full((3,), 2.0, dtype=torch.float64))

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
 
-from fpicore import Process
+from fpicore import Branch, Process
 
 from ._lanes import anywhere, only_mapped
 from ._varying import Axes, vary
@@ -168,13 +168,7 @@ class JaxOps:
         """As it is: the loop is not differentiated."""
         return tree
 
-    def cond(
-        self,
-        predicate: Array,
-        true: Callable[[], Any],
-        false: Callable[[], Any],
-        wait: bool = False,
-    ) -> Any:
+    def cond(self, predicate: Array, true: Branch, false: Branch, wait: bool = False) -> Any:
         """lax.cond under a trace: outside of it every call would compile its branches anew."""
         if not isinstance(predicate, Tracer):
             return true() if predicate else false()

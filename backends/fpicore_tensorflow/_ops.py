@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from fpicore import HostNumbers, Process
+from fpicore import Branch, HostNumbers, Process
 
 from ._numbers import TensorFlowNumbers
 from ._systems import solved_by_elimination, solved_by_qr
@@ -193,13 +193,7 @@ class TensorFlowGraphOps(_Leaves):
         """As it is: the loop is not differentiated."""
         return tree
 
-    def cond(
-        self,
-        predicate: Tensor,
-        true: Callable[[], Any],
-        false: Callable[[], Any],
-        wait: bool = False,
-    ) -> Any:
+    def cond(self, predicate: Tensor, true: Branch, false: Branch, wait: bool = False) -> Any:
         """tf.cond."""
         return self._control(tf.cond, predicate, true, false)
 

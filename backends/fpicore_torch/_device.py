@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fpicore import Process
+from fpicore import Branch, Process
 
 from ._ops import History, TorchOps
 from ._programs import AHEAD, accelerator
@@ -128,13 +128,7 @@ class TorchDeviceOps(TorchOps):
         right = right.expand(matrix.shape[:-1])
         return torch.linalg.solve_ex(matrix, right[..., None])[0][..., 0]
 
-    def cond(
-        self,
-        predicate: Any,
-        true: Callable[[], Any],
-        false: Callable[[], Any],
-        wait: bool = False,
-    ) -> Any:
+    def cond(self, predicate: Any, true: Branch, false: Branch, wait: bool = False) -> Any:
         """Both, and a choice on the device, unless Python may wait for the predicate.
 
         Histories are written to in place, so each does that only where it is the one chosen.

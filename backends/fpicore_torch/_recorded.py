@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from fpicore import DerivativeError, InputError, Process, map_leaves
+from fpicore import Branch, DerivativeError, InputError, Process, map_leaves
 
 from ._device import TorchDeviceOps, chosen
 from ._evaluation import agree
@@ -102,13 +102,7 @@ class TorchRecordedOps(TorchDeviceOps):
         parts = [self._spread(weights[..., i], h) * h for i, h in enumerate(history)]
         return torch.stack(parts).sum(0).to(like.dtype)
 
-    def cond(
-        self,
-        predicate: Any,
-        true: Callable[[], Any],
-        false: Callable[[], Any],
-        wait: bool = False,
-    ) -> Any:
+    def cond(self, predicate: Any, true: Branch, false: Branch, wait: bool = False) -> Any:
         """Python's if; under vmap both, and a choice by sample."""
         if _is_batched(predicate):
             return chosen(predicate, true(), false())
