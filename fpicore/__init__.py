@@ -21,7 +21,7 @@ from ._errors import (
     PrecisionWarning,
 )
 from ._host import HostNamespace, HostNumbers
-from ._iterate import Iteration, outcome
+from ._iterate import Iteration, Run, outcome
 from ._ops import Branch, Ops, Precision, Process, accumulation_eps, precision_of
 from ._plot import plot_convergence
 from ._problem import Problem
@@ -97,6 +97,7 @@ __all__ = [
     "Result",
     "Results",
     "Reversible",
+    "Run",
     "Solution",
     "Stats",
     "Unrolled",

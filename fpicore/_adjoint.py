@@ -9,7 +9,8 @@ iteration itself.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from ._iterate import Iteration
 from ._ops import Ops
@@ -41,6 +42,13 @@ class AbstractBackward(AbstractAdjoint):
     """"warn", "raise" or "ignore" when it fails."""
     callback: Callable[[Results, Stats], Any] | None = None
     """Told the outcome of each backward pass."""
+
+    def silent(self) -> Self:
+        """The same computation with nobody to tell, and so equal to that for other listeners."""
+        if not is_dataclass(self):
+            return self
+        told = {"callback": None, "on_failure": "ignore"}
+        return replace(self, **{f.name: told[f.name] for f in fields(self) if f.name in told})
 
     def conclude(self, results: Results, stats: Stats) -> None:
         """Tell the callback, then warn or raise on failure; needs concrete values."""

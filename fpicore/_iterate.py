@@ -109,6 +109,11 @@ class Iteration:
         """The most evaluations of f: one a step and one that certifies the last iterate."""
         return self.max_steps + 1
 
+    @property
+    def silent(self) -> bool:
+        """Whether it tells nobody of its evaluations: all that it does is then in its answer."""
+        return True
+
     def around(self, iteration: "Iteration") -> "Iteration":
         """Another iteration, watched as this one is."""
         return iteration

@@ -79,6 +79,11 @@ class Watched(Iteration):
         """That of the iteration itself."""
         return self.inner.limit
 
+    @property
+    def silent(self) -> bool:
+        """Whether there is no callback."""
+        return not self.tells
+
     def around(self, iteration: Iteration) -> Iteration:
         """Another iteration, watched as this one is."""
         return replace(self, solver=iteration.solver, inner=iteration)

@@ -41,7 +41,7 @@ def layer_loss(weight: Any, adjoint: Any = None) -> Any:
 
 
 def test_second_unjitted_gradient_compiles_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """Nor does a second Hessian product: the adjoint loop runs in Python, as the forward one."""
+    """Nor does a second Hessian product."""
     weight, other = jnp.asarray(WEIGHT), jnp.asarray(0.9 * WEIGHT)
     gradient = jax.grad(layer_loss)
 
@@ -80,7 +80,7 @@ MAPPED = {
 def test_second_unjitted_call_of_a_map_compiles_nothing(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And gives what the compiled one gives, though its loops run in Python."""
+    """And gives what the compiled one gives."""
     theta, other = jnp.array([0.3, 0.1]), jnp.array([0.9, 0.0])
     MAPPED[name](theta)
     with jax.log_compiles(True), caplog.at_level("WARNING", logger="jax"):

@@ -10,17 +10,22 @@ and a cached one would hold the constants of an earlier call.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer, eval_context
 from jax.extend import core as jax_core
 from jax.interpreters import ad, batching, mlir
+from jax.tree_util import Partial
 
 from fpicore import AbstractPullBack, Forward, Iteration, Leaves, MapError
 
+from ._known import Map, Program, opened
+from ._lanes import staged
 from ._linear import Lane, Product, solve_linear, to_front
 from ._one_way import known_by_transpose, lacks_forward_mode, transposed_over
 from ._ops import JaxOps
@@ -30,7 +35,7 @@ from ._varying import Axes, axes_of, check_local, vary
 class Closed(NamedTuple):
     """f, with what it closes over made explicit."""
 
-    f: Callable[..., Leaves]
+    f: Map
     """Of (constants, z)."""
     constants: list[Any]
     axes: Axes
@@ -46,11 +51,7 @@ def close(f: Callable[[Leaves], Leaves], z: Leaves) -> Closed:
     if axes:
         check_local(closed.jaxpr, axes)
 
-    def explicit(constants: list[Any], z: Leaves) -> Leaves:
-        call = jax_core.jaxpr_as_fun(jax_core.ClosedJaxpr(closed.jaxpr, constants))
-        return tuple(vary(leaf, axes) for leaf in call(*z))
-
-    return Closed(explicit, list(closed.consts), axes)
+    return Closed(Map(closed.jaxpr, axes), list(closed.consts), axes)
 
 
 def _trace(f: Callable[[Leaves], Leaves], z: Leaves) -> Any:
@@ -72,7 +73,7 @@ def _trace(f: Callable[[Leaves], Leaves], z: Leaves) -> Any:
 class _Rule:
     """What the derivative of z needs besides arrays."""
 
-    f: Callable[..., Leaves]
+    f: Map
     iteration: Iteration
     memory: Any
     """The structure of the forward solver's memory."""
@@ -89,41 +90,64 @@ class _Rule:
 
         ``moving`` are the constants with a tangent, and their tangents the last operands.
         """
-        at, values, z, forward, dots = self._parts(moving, operands)
-        _, push = jax.linearize(at, values, z)
-        # Each product is a derivative of the common one: JAX drops what the other argument moves.
-        still, rest = (tuple(jnp.zeros_like(x) for x in xs) for xs in (values, z))
-        _, right = jax.jvp(lambda c: push(c, rest), (still,), (dots,))
-        _, jvp = jax.linearize(lambda u: push(still, u), rest)
-        right = tuple(vary(leaf, self.ops.axes) for leaf in right)
-        product = Product(jvp, z)
-        return solve_linear(product, right, self.adjoint, forward, self.ops, (*z, *values))
+        constants, z, forward, dots = self._parts(operands)
+        concrete = not any(isinstance(x, Tracer) for x in (*constants, *z))
+        with eval_context() if concrete else nullcontext():
+            run = _linearise.plain if self.f.ruled else _linearise
+            push, by_z, residuals = run(self.f, moving, constants, z)
+        right = tuple(vary(leaf, self.ops.axes) for leaf in push(dots))
+        anchors = (*z, *[constants[i] for i in moving])
+        product = Product(by_z, tangent=True)
+        return solve_linear(product, residuals, right, self.adjoint, forward, self.ops, anchors)
 
     def cotangent(self, moving: tuple[int, ...], *operands: Any) -> Leaves:
         """(∂f/∂c)ᵀ g with g = Jᵀg + v, where v are the last operands: f is only pulled back."""
-        at, values, z, forward, v = self._parts(moving, operands)
+        constants, z, forward, v = self._parts(operands)
+        at, values = _apart(self.f, moving, constants)
         _, pull = jax.vjp(partial(at, values), z)
-        product = Product(lambda g: pull(g)[0], z, tangent=False)
-        g = solve_linear(product, v, self.adjoint, forward, self.ops, (*z, *values))
+        by_z, residuals = opened(lambda g: pull(g)[0], z)
+        product = Product(by_z, tangent=False)
+        g = solve_linear(product, residuals, v, self.adjoint, forward, self.ops, (*z, *values))
         return jax.vjp(lambda c: at(c, z), values)[1](g)[0]
 
-    def _parts(self, moving: tuple[int, ...], operands: Leaves) -> Any:
-        """f of what moves and of z, the two, the forward solve, and the operands that are left."""
+    def _parts(self, operands: Leaves) -> Any:
+        """The constants, z, the forward solve, and the operands that are left."""
         z, operands = operands[: self.size], operands[self.size :]
         constants, operands = operands[: self.count], operands[self.count :]
         length = self.memory.num_leaves
         memory = jax.tree.unflatten(self.memory, operands[:length])
+        return constants, z, Forward(self.iteration, memory), operands[length:]
 
-        def at(values: tuple[Any, ...], z: Leaves) -> Leaves:
-            moved = dict(zip(moving, values, strict=True))
-            return self.f([moved.get(i, c) for i, c in enumerate(constants)], z)
 
-        values = tuple(constants[i] for i in moving)
-        return at, values, z, Forward(self.iteration, memory), operands[length:]
+def _apart(f: Map, moving: tuple[int, ...], constants: Leaves) -> Any:
+    """f of the constants that move, and of z; and those constants."""
+
+    def at(values: tuple[Any, ...], z: Leaves) -> Leaves:
+        moved = dict(zip(moving, values, strict=True))
+        return f([moved.get(i, c) for i, c in enumerate(constants)], z)
+
+    return at, tuple(constants[i] for i in moving)
+
+
+def _linearised(f: Map, moving: tuple[int, ...], constants: Leaves, z: Leaves) -> Any:
+    """∂f/∂c as a function of the tangents of the constants that move, and the parts of J."""
+    at, values = _apart(f, moving, constants)
+    _, push = jax.linearize(at, values, z)
+    # Each product is a derivative of the common one: JAX drops what the other argument moves.
+    still, rest = (tuple(jnp.zeros_like(x) for x in xs) for xs in (values, z))
+    _, by_constants = jax.linearize(lambda c: push(c, rest), still)
+    _, by_z = jax.linearize(lambda u: push(still, u), rest)
+    right, residuals = opened(by_constants, still)
+    # A program hands out the same map each time, so that its transpose too is compiled once.
+    apply = jax.jit(right) if staged((constants, z)) else right
+    return Partial(apply, residuals), *opened(by_z, z)
+
+
+_linearise = Program(_linearised, hashable=2)
 
 
 def attach(
-    f: Callable[..., Leaves],
+    f: Map,
     z: Leaves,
     constants: list[Any],
     forward: Forward,
@@ -153,7 +177,7 @@ def _jvp(primals: Any, tangents: Any, *, rule: _Rule) -> Any:
     operands = (*z, *primals[rule.size :], *[tangents[i] for i in moving])
     try:
         return z, run(*operands)
-    except NotImplementedError as error:
+    except (NotImplementedError, TypeError) as error:
         if not lacks_forward_mode(error):
             raise
     pull = partial(rule.cotangent, among)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,18 +23,32 @@ from fpicore import (
     Outcome,
     Problem,
     Results,
+    Run,
     Stats,
 )
 
 from ._autodiff import attach, close
 from ._jacobian import JaxLinear
-from ._lanes import only_mapped
+from ._known import Map, Program
+from ._lanes import staged
+from ._linear import Equation, Product, pull_back
 from ._ops import JaxOps
 from ._recorded import JaxRecordedOps
 from ._reversed import reversed_solve
 from ._varying import Axes, vary
 
 T = TypeVar("T")
+
+
+def _iterated(
+    f: Map, iteration: Iteration, ops: JaxOps, constants: list[Any], start: Leaves, budget: Any
+) -> Run:
+    """The answer of the iteration, and how it went."""
+    ops = replace(ops, staged=staged((constants, start, budget)))
+    return iteration.run(ops, partial(f, constants), start, budget)
+
+
+_iterate = Program(_iterated, hashable=3)
 
 
 def _check_array(leaf: Any, what: str) -> None:
@@ -88,15 +103,14 @@ class JaxBackend:
         start = tuple(vary(lax.stop_gradient(leaf), axes) for leaf in problem.leaves)
         frozen = lax.stop_gradient(constants)
         traced = any(isinstance(x, Tracer) for x in (*start, *frozen, problem.budget))
-        staged = traced and not only_mapped()
-        ops = self.ops(start, problem.batch_ndim, staged, axes)
+        ops = self.ops(start, problem.batch_ndim, axes=axes)
         # What is concrete need not pass through the derivative that may be recorded around it.
         with nullcontext() if traced else eval_context():
-            z, results, stats, memory = iteration.run(
-                ops, partial(f, frozen), start, problem.budget
-            )
-        z = lax.stop_gradient(z)
-        forward = adjoint.forward(iteration, lax.stop_gradient(memory))
+            run = _iterate if iteration.silent else _iterate.plain
+            z, results, stats, memory = run(f, iteration, ops, frozen, start, problem.budget)
+        if traced:
+            z, memory = lax.stop_gradient((z, memory))
+        forward = adjoint.forward(iteration, memory)
         z = attach(f, z, constants, forward, adjoint, ops)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, stats, aux, None
@@ -125,12 +139,14 @@ class JaxBackend:
     def solve_adjoint(
         self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack
     ) -> tuple[Leaves, Results, Stats]:
-        """The adjoint solve itself, staged only if something in it is traced."""
+        """The adjoint solve itself."""
         product, constants, axes = close(problem.map, problem.leaves)
         v = tuple(vary(leaf, axes) for leaf in problem.leaves)
-        staged = any(isinstance(x, Tracer) for x in (*v, *constants))
-        ops = self.ops(v, problem.batch_ndim, staged, axes)
-        return adjoint.pull_back(ops, partial(product, constants), v, Forward(iteration))
+        ops = self.ops(v, problem.batch_ndim, axes=axes)
+        forward = Forward(iteration, jax.tree.structure(None))
+        sizes = (len(constants), 0, 0)
+        equation = Equation(Product(product, False), adjoint, forward, ops, sizes, tangent=False)
+        return pull_back(equation, (*constants, *v))
 
     def linearize(self, problem: Problem, use: Callable[[Linear], T], recorded: bool) -> T:
         """By jax.vjp, of f with all that it depends on held constant unless recorded."""

@@ -1,5 +1,8 @@
 """What Python can see inside an un-jitted vmap: whether anything holds in any of its lanes."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
@@ -15,6 +18,12 @@ def anywhere(predicate: Array) -> Array:
 def only_mapped() -> bool:
     """Whether nothing but vmap, and derivatives, are around: no jit, scan or shard_map."""
     return not isinstance(anywhere(jnp.zeros((), bool)), Tracer)
+
+
+def staged(given: Any) -> bool:
+    """Whether a loop on these arrays must be staged, as something in them is traced for later."""
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given))
+    return traced and not only_mapped()
 
 
 def _batch(operands: tuple[Array], dims: tuple[int]) -> tuple[Array, None]:

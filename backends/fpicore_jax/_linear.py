@@ -2,8 +2,8 @@
 
 `lax.custom_linear_solve` would do, but for two things. It stages its loops, and what is staged is
 compiled anew in every un-jitted backward pass; and it is differentiable without end, which an
-approximation of u must not be. This primitive stages only what is traced, and otherwise runs the
-loop in Python, as the forward solve does: JAX calls its implementation with concrete arrays.
+approximation of u must not be. This primitive stages what is traced. Otherwise JAX calls its
+implementation with concrete arrays, and that is a `Program`, as the forward solve is.
 
 Its operands are the residuals of the linearisation J, the forward solver's memory and v. Its
 derivative is the equation with another right-hand side, its transpose that with Jᵀ.
@@ -11,7 +11,7 @@ derivative is the equation with another right-hand side, its transpose that with
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,41 +19,31 @@ import jax.numpy as jnp
 from jax.extend import core as jax_core
 from jax.interpreters import ad, batching, mlir
 
-from fpicore import AbstractPullBack, DerivativeError, Forward, Leaves
+from fpicore import AbstractPullBack, DerivativeError, Forward, Leaves, Results, Stats
 
+from ._known import Map, Program, Structure
+from ._lanes import staged
 from ._ops import JaxOps
 from ._telling import conclude, effects
 
 Operands = tuple[Any, ...]
 
 
+@jax.tree_util.register_static
+@dataclass(frozen=True)
 class Product:
-    """u ↦ Ju with its residuals as arguments, and the same with Jᵀ once it is asked for."""
+    """(residuals, u) ↦ Ju or Jᵀu, whichever it was made of, and its transpose."""
 
-    def __init__(self, apply: Callable[[Leaves], Leaves], z: Leaves, tangent: bool = True) -> None:
-        """Convert a linear function of leaves like z: J or, unless ``tangent``, Jᵀ."""
-        closed = jax.make_jaxpr(lambda *u: apply(u))(*z)
-        self.residuals, self.tangent = tuple(closed.consts), tangent
-        self._jaxpr, self._like = closed.jaxpr, [jax.typeof(leaf) for leaf in z]
-        self._kinds = [jax.typeof(residual) for residual in self.residuals]
+    map: Map
+    tangent: bool
+    """Whether it was made of J."""
 
     def by(self, tangent: bool) -> Callable[[Operands, Leaves], Leaves]:
         """(residuals, u) ↦ Ju or, unless ``tangent``, Jᵀu."""
-        return self._direct if tangent == self.tangent else self._turned
-
-    def _direct(self, residuals: Operands, u: Leaves) -> Leaves:
-        return _call(self._jaxpr, residuals, u)
+        return self.map if tangent == self.tangent else self._turned
 
     def _turned(self, residuals: Operands, v: Leaves) -> Leaves:
-        return _call(self._transposed, (), (*residuals, *v))
-
-    @cached_property
-    def _transposed(self) -> Any:
-        def pull(*operands: Any) -> Leaves:
-            residuals, v = _split(operands, len(self._kinds))
-            return jax.linear_transpose(partial(self._direct, residuals), v)(v)[0]
-
-        return jax.make_jaxpr(pull)(*self._kinds, *self._like).jaxpr
+        return self.map.transposed((), (*residuals, *v))
 
 
 @dataclass(frozen=True)
@@ -90,7 +80,7 @@ def to_front(
     return moved, Lane(axes, axis.size, axis.name, axis.spmd_name)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Equation:
     """All about u = Ju + v that is not an array."""
 
@@ -111,9 +101,19 @@ class Equation:
         """Operands before v."""
         return sum(self.sizes)
 
-    def solve(self, staged: bool, *operands: Any) -> Leaves:
+    @property
+    def structure(self) -> Structure | None:
+        """That of the product, with all else that there is to the equation."""
+        found = self.product.map.structure
+        if found is None:
+            return None
+        made_of = self.product.tangent, self.tangent, self.sizes
+        skeleton = found.skeleton, made_of, self.adjoint, self.forward, self.ops, self.lanes
+        return found._replace(skeleton=skeleton)
+
+    def solve(self, *operands: Any) -> Leaves:
         """u."""
-        run = partial(self._solve, staged)
+        run = self._solve
         for lane in self.lanes:
             run = lane.over(run)
         return run(*operands)
@@ -125,17 +125,21 @@ class Equation:
             run = lane.over(run)
         return run(*operands)
 
-    def _solve(self, staged: bool, *operands: Any) -> Leaves:
-        residuals, memory = operands[: self.sizes[0]], operands[self.sizes[0] :]
-        memory = jax.tree.unflatten(self.forward.memory, memory[: self.sizes[1]])
-        product = self.product.by(self.tangent)
-        u, results, stats = self.adjoint.pull_back(
-            replace(self.ops, staged=staged),
-            partial(product, residuals),
-            operands[self.given :],
-            self.forward._replace(memory=memory),
+    def pull_back(self, operands: Operands) -> tuple[Leaves, Results, Stats]:
+        """u, and how it was found, of one lane."""
+        given, v = _split(operands, self.given)
+        residuals, memory = given[: self.sizes[0]], given[self.sizes[0] :][: self.sizes[1]]
+        return self.adjoint.pull_back(
+            replace(self.ops, staged=staged(operands)),
+            partial(self.product.by(self.tangent), residuals),
+            v,
+            self.forward._replace(memory=jax.tree.unflatten(self.forward.memory, memory)),
             self.tangent,
         )
+
+    def _solve(self, *operands: Any) -> Leaves:
+        silent = replace(self, adjoint=self.adjoint.silent())
+        u, results, stats = pull_back(silent, operands)
         return conclude(self.adjoint, results, stats, u)
 
     def _apply(self, *operands: Any) -> Leaves:
@@ -143,8 +147,13 @@ class Equation:
         return product(operands[: self.sizes[0]], operands[self.given :])
 
 
+pull_back = Program(Equation.pull_back, hashable=1)
+"""(equation, operands) ↦ `Equation.pull_back`."""
+
+
 def solve_linear(
     product: Product,
+    residuals: Operands,
     v: Leaves,
     adjoint: AbstractPullBack,
     forward: Forward,
@@ -157,20 +166,16 @@ def solve_linear(
     """
     memory, structure = jax.tree.flatten(forward.memory)
     sources = () if adjoint.exact else anchors  # an inexact u does not stand for its derivative
-    given = (*product.residuals, *memory, *sources)
+    given = (*residuals, *memory, *sources)
     equation = Equation(
         product,
         adjoint,
         forward._replace(memory=structure),
         ops,
-        (len(product.residuals), len(memory), len(sources)),
+        (len(residuals), len(memory), len(sources)),
         product.tangent,
     )
     return tuple(_linear_p.bind(*given, *v, equation=equation))
-
-
-def _call(jaxpr: Any, consts: Operands, arguments: Operands) -> Leaves:
-    return tuple(jax_core.jaxpr_as_fun(jax_core.ClosedJaxpr(jaxpr, consts))(*arguments))
 
 
 def _split(operands: Any, count: int) -> tuple[Operands, Operands]:
@@ -178,7 +183,7 @@ def _split(operands: Any, count: int) -> tuple[Operands, Operands]:
 
 
 def _implementation(*operands: Any, equation: Equation) -> Leaves:
-    return equation.solve(False, *operands)
+    return equation.solve(*operands)
 
 
 def _abstract(*operands: Any, equation: Equation) -> Any:
@@ -251,7 +256,5 @@ ad.primitive_transposes[_linear_p] = _transpose
 batching.fancy_primitive_batchers[_linear_p] = _batch
 mlir.register_lowering(
     _linear_p,
-    mlir.lower_fun(
-        lambda *operands, equation: equation.solve(True, *operands), multiple_results=True
-    ),
+    mlir.lower_fun(lambda *operands, equation: equation.solve(*operands), multiple_results=True),
 )

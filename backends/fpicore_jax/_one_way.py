@@ -26,7 +26,9 @@ class _OneWayError(DerivativeError, NotImplementedError):
 
 def lacks_forward_mode(error: Exception) -> bool:
     """Whether this is how JAX, or this module, refuses the forward mode of a custom_vjp."""
-    return isinstance(error, _OneWayError) or "custom_lin" in str(error)
+    text = str(error)
+    refused = "custom_lin" in text or "forward-mode autodiff (jvp) to a custom_vjp" in text
+    return isinstance(error, _OneWayError) or refused
 
 
 def transposed_over(lane: Lane, pull: Pull, moving: Collection[int], size: int) -> Pull:

@@ -182,9 +182,9 @@ class JaxOps:
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
         """lax.while_loop under a trace; else Python's while around a compiled update.
 
-        An un-jitted call would compile a staged loop anew each time, because f is new to it; the
-        update without f is compiled once for each solver and state shape. Under an un-jitted vmap
-        a lane that has stopped stands still until the last has.
+        The latter is for a map that is no `Program`, as under an un-jitted vmap: a staged loop would
+        be compiled anew in each call, because f is new to it; the update without f is compiled once
+        for each solver and state shape. A lane that has stopped stands still until the last has.
         """
         if self.staged:
             return lax.while_loop(
