@@ -182,8 +182,8 @@ class JaxOps:
     def loop(self, f: Callable[[Any], Any], process: Process, carry: Any) -> Any:
         """lax.while_loop under a trace; else Python's while around a compiled update.
 
-        The latter is for a map that is no `Program`, as under an un-jitted vmap: a staged loop would
-        be compiled anew in each call, because f is new to it; the update without f is compiled once
+        The latter is for what is no `Program`, as under an un-jitted vmap: a staged loop would be
+        compiled anew in each call, because f is new to it; the update without f is compiled once
         for each solver and state shape. A lane that has stopped stands still until the last has.
         """
         if self.staged:
