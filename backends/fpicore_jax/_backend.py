@@ -28,10 +28,10 @@ from fpicore import (
 from ._autodiff import attach, close
 from ._jacobian import JaxLinear
 from ._lanes import only_mapped
-from ._ops import JaxOps
+from ._ops import JaxJoints, JaxOps
 from ._recorded import JaxRecordedOps
 from ._reversed import reversed_solve
-from ._varying import Axes, vary
+from ._varying import Axes, on_mesh, vary
 
 T = TypeVar("T")
 
@@ -89,6 +89,11 @@ class JaxBackend:
         frozen = lax.stop_gradient(constants)
         traced = any(isinstance(x, Tracer) for x in (*start, *frozen, problem.budget))
         staged = traced and not only_mapped()
+        packing = None
+        if staged and not on_mesh(*start, *frozen):
+            packing = fpicore.packing(JaxJoints(), start, problem.batch_ndim, iteration, adjoint)
+        if packing is not None:
+            f, start = packing.around(f), packing.pack(start)
         ops = self.ops(start, problem.batch_ndim, staged, axes)
         # What is concrete need not pass through the derivative that may be recorded around it.
         with nullcontext() if traced else eval_context():
@@ -98,6 +103,8 @@ class JaxBackend:
         z = lax.stop_gradient(z)
         forward = adjoint.forward(iteration, lax.stop_gradient(memory))
         z = attach(f, z, constants, forward, adjoint, ops)
+        if packing is not None:
+            z = packing.unpack(z)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, stats, aux, None
 
