@@ -16,7 +16,7 @@ from ._iterate import Iteration
 from ._ops import Leaf
 from ._tree import Leaves
 
-FEW = 2**14
+FEW = 2**13
 """Entries of a state, its batch included, up to which it is packed."""
 
 
