@@ -4,6 +4,12 @@ Norms, histories, selections and combinations are operations of their own for ev
 state is small each costs what it costs to begin it, and one leaf saves most of them for the price
 of a concatenation and a split an evaluation of f. A large state stays in its leaves: copies of it
 cost more than that, and it may be spread over devices.
+
+Measured on a CPU, three leaves of 32 × 112 float32 in all, time without over time with packing of
+a solve / a solve and its gradient. JAX: Anderson 1.1 / 1.1, Broyden 1.6 / 1.5, Picard 1.0 / 1.0 (of
+one row 0.7); twelve leaves: Anderson 1.4 / 1.7, Broyden 3.1 / 2.8, a third of the compilation.
+tf.function: Picard 1.2 / 1.1, Anderson 1.3 / 1.3, Broyden 1.6 / 1.6. Eager code would pay for the
+concatenation and the split what it saves.
 """
 
 import math
@@ -17,7 +23,11 @@ from ._ops import Leaf
 from ._tree import Leaves
 
 FEW = 2**13
-"""Entries of a state, its batch included, up to which it is packed."""
+"""Entries of a state, its batch included, up to which it is packed.
+
+Of three leaves of 7,168 in all JAX still gains up to a half, of 14,336 nothing; TensorFlow there a
+fifth, of 57,344 nothing.
+"""
 
 
 class Joints(Protocol):

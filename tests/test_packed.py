@@ -21,7 +21,7 @@ class Seeing(Picard):
     """Notes how many leaves it is given."""
 
     seen: ClassVar[list[int]] = []
-    remembers: ClassVar[bool] = True
+    remembers: ClassVar[bool] = True  # unlike Picard, which XLA does not need a packing for
 
     def step(self, ops: Ops, point: Point, state: Any) -> tuple[Leaves, Any]:
         self.seen.append(len(point.z))
@@ -33,6 +33,13 @@ class Particular(Seeing):
     """A solver that may tell leaves apart, as one does that says nothing."""
 
     uniform: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Forgetful(Seeing):
+    """A solver without a state."""
+
+    remembers: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,25 @@ def test_small_state_is_one_leaf(lab: Lab, mode: str) -> None:
     assert seen(lab, mode, zero, batch_ndim=1) == {1}
     assert seen(lab, mode, zero, Particular()) == {2}
     assert seen(lab, mode, zero, adjoint=OwnAdjoint()) == {2}
+
+
+@STAGED
+def test_solver_without_memory(lab: Lab, mode: str) -> None:
+    """What is compiled as a whole has nothing to gain there."""
+    zero = lab.tensor((np.ones((2, 3)), np.ones((2, 2))))
+    assert seen(lab, mode, zero, Forgetful()) == {2 if lab.name == "jax" else 1}
+
+
+@pytest.mark.only("jax")
+@pytest.mark.modes("jit")
+def test_state_on_a_mesh(lab: Lab, mode: str) -> None:
+    """It would be gathered; one device is enough for JAX to say so."""
+    import jax
+
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("d",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))
+    zero = lab.tensor((np.ones((2, 3)), np.ones((2, 2))))
+    assert seen(lab, mode, tuple(jax.device_put(leaf, rows) for leaf in zero)) == {2}
 
 
 @STAGED
