@@ -23,6 +23,7 @@ from ._errors import (
 from ._host import HostNamespace, HostNumbers
 from ._iterate import Iteration, Run, outcome
 from ._ops import Branch, Ops, Precision, Process, accumulation_eps, precision_of
+from ._packed import Joints, Packing, packing
 from ._plot import plot_convergence
 from ._problem import Problem
 from ._progress import ProgressBar
@@ -72,6 +73,7 @@ __all__ = [
     "Implicit",
     "InputError",
     "Iteration",
+    "Joints",
     "LayerOptions",
     "LayerReport",
     "LayerSummary",
@@ -84,6 +86,7 @@ __all__ = [
     "OneStep",
     "Ops",
     "Outcome",
+    "Packing",
     "Passage",
     "Phantom",
     "Picard",
@@ -110,6 +113,7 @@ __all__ = [
     "flatten_like",
     "map_leaves",
     "outcome",
+    "packing",
     "plot_convergence",
     "precision_of",
     "report_failure",

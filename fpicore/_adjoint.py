@@ -75,6 +75,8 @@ class AbstractPullBack(AbstractBackward):
     exact: ClassVar[bool] = False
     """Whether g is the solution and not an approximation of it. Only an exact g has derivatives
     that mean something where the framework could differentiate without end."""
+    uniform: ClassVar[bool] = False
+    """Whether no leaf is special to the strategy, as for an `AbstractSolver`."""
 
     @abstractmethod
     def pull_back(

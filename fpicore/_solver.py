@@ -39,6 +39,11 @@ class AbstractSolver(ABC):
     """Whether the solver tries points that it may take back: probes, or steps that may be too
     long. The loop then tells it `Point.tolerance`, and f need be finite at the start only: where
     it is not, ``step`` is called all the same, and shall go back."""
+    uniform: ClassVar[bool] = False
+    """Whether no leaf is special to the solver, so that a state may come to it as one leaf of all
+    entries of a system: see `_packed`."""
+    remembers: ClassVar[bool] = True
+    """Whether it has a state at all."""
 
     @abstractmethod
     def init(self, ops: Ops, z: Leaves) -> Any:
@@ -102,6 +107,8 @@ class AbstractLinearSolver(ABC):
     """
 
     name: ClassVar[str]
+    uniform: ClassVar[bool] = False
+    """Whether no leaf is special to the solver, as for an `AbstractSolver`."""
 
     @abstractmethod
     def init(self, ops: Ops, residual: Leaves) -> tuple[Leaves, Any]:

@@ -1,9 +1,10 @@
 """Vector-space operations on a state: a tuple of leaves, worked leaf by leaf.
 
-Leaves are never ravelled and concatenated: that costs a copy of the state a step, and on several
-devices a redistribution of it. Inner products are summed over the leaves, so a nested state gives
-what the flattened one gives. Most states are one leaf, and in eager code a loop over one costs
-half a microsecond a call: such a state is spared it.
+Leaves are not ravelled and concatenated: that costs a copy of the state a step, and on several
+devices a redistribution of it; small states that are traced come as one leaf, see `_packed`. Inner
+products are summed over the leaves, so a nested state gives what the flattened one gives. Most
+states are one leaf, and in eager code a loop over one costs half a microsecond a call: such a state
+is spared it.
 """
 
 from collections import OrderedDict

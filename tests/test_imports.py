@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "_backend": LOOP | {"_iterate", "_adjoint", "_problem"},
     "_entry": ENTRY,
     "_compact": ENTRY,
+    "_packed": ENTRY,
     "_fixed_point": ENTRY | {"_compact"},
     "_adjoint_solve": ENTRY,
     "_implicit": ENTRY,

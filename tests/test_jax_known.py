@@ -108,7 +108,8 @@ def test_number_that_is_counted_up_compiles_no_program_each_time(
         for i in range(12):
             run(float(i))
         before = [text for text in compilations(caplog) if "_iterated" in text]
-        run(11.0), run(11.0)
+        run(11.0)
+        run(11.0)
         after = [text for text in compilations(caplog) if "_iterated" in text]
     assert (len(before), len(after)) == (4, 5)
 
@@ -127,6 +128,7 @@ def test_map_with_effects_is_evaluated_step_by_step(caplog: pytest.LogCaptureFix
             sol = fpi.fixed_point(f, jnp.zeros(3), solver=fpi.Picard())
             assert len(seen) == sol.stats.evaluations
     assert not [text for text in compilations(caplog) if "_iterated" in text]
+    sol = fpi.fixed_point(f, jnp.zeros(3), solver=fpi.Picard())
     with jax.disable_jit():
         bare = fpi.fixed_point(lambda z: 0.5 * z + 1.0, jnp.zeros(3), solver=fpi.Picard())
     np.testing.assert_array_equal(bare.value, sol.value)

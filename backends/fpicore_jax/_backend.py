@@ -21,21 +21,22 @@ from fpicore import (
     Leaves,
     Linear,
     Outcome,
+    Packing,
     Problem,
     Results,
     Run,
     Stats,
 )
 
-from ._autodiff import attach, close
+from ._autodiff import Closed, attach, close
 from ._jacobian import JaxLinear
 from ._known import Map, Program
 from ._lanes import staged
 from ._linear import Equation, Product, pull_back
-from ._ops import JaxOps
+from ._ops import JaxJoints, JaxOps
 from ._recorded import JaxRecordedOps
 from ._reversed import reversed_solve
-from ._varying import Axes, vary
+from ._varying import Axes, on_mesh, vary
 
 T = TypeVar("T")
 
@@ -49,6 +50,21 @@ def _iterated(
 
 
 _iterate = Program(_iterated, hashable=3)
+
+
+def _packed(
+    problem: Problem, iteration: Iteration, adjoint: AbstractPullBack
+) -> tuple[Closed, Leaves, Packing | None]:
+    """The map and its start, of one leaf where a packing pays."""
+    closed, leaves = close(problem.map, problem.leaves), problem.leaves
+    given = lax.stop_gradient((leaves, closed.constants))
+    if not staged((given, problem.budget)) or on_mesh(*jax.tree.leaves(given)):
+        return closed, leaves, None
+    packing = fpicore.packing(JaxJoints(), leaves, problem.batch_ndim, iteration, adjoint)
+    if packing is None:
+        return closed, leaves, None
+    leaves = packing.pack(leaves)
+    return close(partial(packing.around(closed.f), closed.constants), leaves), leaves, packing
 
 
 def _check_array(leaf: Any, what: str) -> None:
@@ -99,8 +115,8 @@ class JaxBackend:
 
     def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack) -> Outcome:
         """Solve apart from any derivative, then attach it."""
-        f, constants, axes = close(problem.map, problem.leaves)
-        start = tuple(vary(lax.stop_gradient(leaf), axes) for leaf in problem.leaves)
+        (f, constants, axes), leaves, packing = _packed(problem, iteration, adjoint)
+        start = tuple(vary(lax.stop_gradient(leaf), axes) for leaf in leaves)
         frozen = lax.stop_gradient(constants)
         traced = any(isinstance(x, Tracer) for x in (*start, *frozen, problem.budget))
         ops = self.ops(start, problem.batch_ndim, axes=axes)
@@ -112,6 +128,8 @@ class JaxBackend:
             z, memory = lax.stop_gradient((z, memory))
         forward = adjoint.forward(iteration, memory)
         z = attach(f, z, constants, forward, adjoint, ops)
+        if packing is not None:
+            z = packing.unpack(z)
         aux = problem.evaluate(z)[1] if problem.has_aux else None
         return z, results, stats, aux, None
 

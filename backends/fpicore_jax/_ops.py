@@ -1,6 +1,6 @@
 """Ops on JAX arrays. A history is one array of shape batch + (slots,) + entries of a system."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -47,6 +47,19 @@ class JaxNumbers:
         return jnp.where(mask, 1.0, 0.0)
 
     roll = staticmethod(partial(jnp.roll, axis=-1))
+
+
+class JaxJoints:
+    """jax.numpy under the names that packing uses."""
+
+    fused = True
+    reshape = staticmethod(jnp.reshape)
+    concatenate = staticmethod(partial(jnp.concatenate, axis=-1))
+
+    @staticmethod
+    def split(x: Array, sizes: Sequence[int]) -> Sequence[Array]:
+        """Along the last axis."""
+        return lax.split(x, sizes, axis=x.ndim - 1)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,12 @@ def axes_of(*kinds: Any) -> Axes:
     return tuple(sorted(found, key=str))
 
 
+def on_mesh(*arrays: Any) -> bool:
+    """Whether any of them lies, or may lie, on several devices, as far as its type tells."""
+    kinds = [getattr(jax.typeof(x), "sharding", None) for x in arrays]
+    return not all(kind is None or kind.mesh.empty for kind in kinds)
+
+
 def vary(tensor: Array, axes: Axes) -> Array:
     """The array, as one that varies along these axes as well."""
     if not axes:

@@ -26,7 +26,12 @@ from ._arrays import passage
 from ._autodiff import Linearization, exact_node, node, refuse_forward_mode
 from ._evaluation import steady
 from ._jacobian import TensorFlowLinear
-from ._ops import TensorFlowEagerOps, TensorFlowGraphOps, TensorFlowRecordedOps
+from ._ops import (
+    TensorFlowEagerOps,
+    TensorFlowGraphOps,
+    TensorFlowJoints,
+    TensorFlowRecordedOps,
+)
 from ._orders import ImplicitFunction, Solve
 from ._recompute import iterate_in_segments
 from ._reversed import reversed_solve
@@ -99,14 +104,21 @@ class TensorFlowBackend:
     @tf.autograph.experimental.do_not_convert
     def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack) -> Outcome:
         """Solve apart from any gradient; then attach it level by level."""
-        ops = self.ops(problem.leaves, problem.batch_ndim)
-        start = tuple(tf.stop_gradient(leaf) for leaf in problem.leaves)
-        f = steady(problem.map, refuse_forward_mode)
+        mapping, leaves, packing = problem.map, problem.leaves, None
+        if not tf.executing_eagerly():
+            packing = fpicore.packing(
+                TensorFlowJoints(), leaves, problem.batch_ndim, iteration, adjoint
+            )
+        if packing is not None:
+            mapping, leaves = packing.around(mapping), packing.pack(leaves)
+        ops = self.ops(leaves, problem.batch_ndim)
+        start = tuple(tf.stop_gradient(leaf) for leaf in leaves)
+        f = steady(mapping, refuse_forward_mode)
         z, results, stats, memory = passage(ops, start)(iteration.run, f, start, problem.budget)
         record = Backward() if tf.executing_eagerly() else None
         record_at = persistent_tape if tf.executing_eagerly() else GraphTape
         value = tuple(tf.stop_gradient(leaf) for leaf in z)
-        line = Linearization(problem.map, value, record_at)
+        line = Linearization(mapping, value, record_at)
         forward = adjoint.forward(iteration, memory)
         rest = (adjoint, problem.batch_ndim, record)
 
@@ -117,13 +129,15 @@ class TensorFlowBackend:
             )
 
         solve = partial(_pull_back, self, line, forward, *rest)
-        out = self._attach(problem, adjoint, line, solve, solver)
+        out = self._attach(mapping, adjoint, line, solve, solver)
+        if packing is not None:
+            out = packing.unpack(out)
         aux = problem.evaluate(out)[1] if problem.has_aux else None
         return out, results, stats, aux, record
 
     def _attach(
         self,
-        problem: Problem,
+        mapping: Callable[[Leaves], Leaves],
         adjoint: AbstractPullBack,
         line: Linearization,
         solve: Solve,
@@ -136,10 +150,10 @@ class TensorFlowBackend:
         levels = 1
         if may_differentiate_twice(line.outputs):
             levels = adjoint.order or 1
-            sources = sources_if_traceable(problem.map, line.inputs) if adjoint.exact else None
+            sources = sources_if_traceable(mapping, line.inputs) if adjoint.exact else None
             if sources is not None:
                 function = ImplicitFunction(
-                    problem.map,
+                    mapping,
                     line.inputs,
                     sources.inside(),
                     solve,
@@ -150,7 +164,7 @@ class TensorFlowBackend:
                 return exact_node(function, line.outputs)
         out = node(solve, levels, line.inputs, line.outputs, line.inputs)
         for _ in range(1, levels):
-            out = node(solve, levels, line.inputs, problem.map(out), out)
+            out = node(solve, levels, line.inputs, mapping(out), out)
         return out
 
     @tf.autograph.experimental.do_not_convert

@@ -98,6 +98,11 @@ class Implicit(AbstractPullBack):
         check_on_failure(self.on_failure)
         check_callback(self.callback)
 
+    @property
+    def uniform(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As its solvers are."""
+        return all(s is None or s.uniform for s in (self.solver, self.fallback))
+
     def forward(self, iteration: Iteration, memory: Any) -> Forward:
         """Keep the solver's memory if it is to be reused."""
         return Forward(iteration, memory if self.reuse else None)

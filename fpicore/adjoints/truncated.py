@@ -1,7 +1,7 @@
 """Approximate gradients: a fixed number of terms of the Neumann series of (I − J)⁻ᵀ v."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from .. import _tree as tree
 from .._adjoint import AbstractPullBack, Forward, Product
@@ -34,6 +34,7 @@ class Phantom(AbstractPullBack):
 
     steps: int = 5
     damping: float = 0.5
+    uniform: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps, 1)
@@ -60,6 +61,7 @@ class Neumann(AbstractPullBack):
     """
 
     terms: int = 10
+    uniform: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_count("terms", self.terms, 1)
@@ -78,6 +80,8 @@ class OneStep(AbstractPullBack):
     Fung, Heaton, Li, McKenzie, Osher, Yin, arXiv 2103.12803; Bolte, Pauwels, Vaiter,
     arXiv 2305.13768.
     """
+
+    uniform: ClassVar[bool] = True
 
     def pull_back(
         self, ops: Ops, product: Product, v: Leaves, forward: Forward, tangent: bool = False

@@ -94,6 +94,7 @@ class Anderson(AbstractStage):
     period: int = 1
     filtering: float | None = None
     name: ClassVar[str] = "anderson"
+    uniform: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_count("history", self.history, 1)
@@ -149,8 +150,7 @@ class Anderson(AbstractStage):
             alpha = xp.where(column(ops, mixed), alpha, plain)
         z = tree.combine(ops, alpha, values, point.f)
         if self.mixing < 1.0:
-            excess = tree.combine(ops, (1.0 - self.mixing) * alpha, residuals, point.f)
-            z = tree.subtract(z, excess)
+            z = tree.subtract(z, tree.combine(ops, (1.0 - self.mixing) * alpha, residuals, point.f))
         return z, _State(values, residuals, gram, filled, state.count + 1, mixed, point.error)
 
     def _ridge(self, ops: Ops) -> float:

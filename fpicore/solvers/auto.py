@@ -74,6 +74,7 @@ class Auto(AbstractSolver):
 
     history: int = 20
     name: ClassVar[str] = "auto"
+    uniform: ClassVar[bool] = True
     tentative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -75,6 +75,7 @@ class Broyden(AbstractStage):
     line_search: bool = False
     scaled: bool = False
     name: ClassVar[str] = "broyden"
+    uniform: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_count("history", self.history, 1)

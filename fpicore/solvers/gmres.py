@@ -67,6 +67,7 @@ class GMRES(AbstractLinearSolver):
 
     restart: int = 20
     name: ClassVar[str] = "gmres"
+    uniform: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_count("restart", self.restart, 1)

@@ -82,6 +82,7 @@ class NewtonKrylov(AbstractStage):
     restart: int = 30
     forcing: float = 0.1
     name: ClassVar[str] = "newton_krylov"
+    uniform: ClassVar[bool] = True
     tentative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -26,6 +26,8 @@ class Picard(AbstractSolver):
 
     damping: float = 1.0
     name: ClassVar[str] = "picard"
+    uniform: ClassVar[bool] = True
+    remembers: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_interval("damping", self.damping, 0.0, 1.0)

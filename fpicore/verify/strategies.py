@@ -158,6 +158,11 @@ class Observed(AbstractPullBack):
     strategy: AbstractPullBack
     callback: Callable[[Results, Stats], Any] | None = None
 
+    @property
+    def uniform(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As the strategy is."""
+        return self.strategy.uniform
+
     def forward(self, *args: Any, **options: Any) -> Forward:
         """What the strategy keeps."""
         return self.strategy.forward(*args, **options)
