@@ -6,7 +6,7 @@ that it closes over, and a program that takes these as arguments serves every la
 """
 
 from collections.abc import Callable, Hashable
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
@@ -24,7 +24,7 @@ _RULED = ("custom_jvp_call", "custom_vjp_call")
 _VARIANTS = 4
 """Programs that differ in details alone and are compiled at once."""
 _REMEMBERED = 256
-"""How much of what came a program remembers."""
+"""Programs, and what has come that none was made for."""
 
 
 class Structure(NamedTuple):
@@ -109,35 +109,43 @@ class Program:
     def __init__(self, function: Callable[..., Any], hashable: int) -> None:
         """``hashable`` is the number of arguments that are, what is known among them first."""
         self.plain, self._hashable = function, hashable
-        self._compiled = jax.jit(function, static_argnums=tuple(range(hashable)))
-        self._seen: dict[Any, int] = {}
+        self._seen: dict[Any, Any] = {}
         self._lock = Lock()
 
     def __call__(self, *given: Any) -> Any:
         """The value of the function."""
         fixed, arrays = given[: self._hashable], given[self._hashable :]
-        traced = any(isinstance(x, Tracer) for x in jax.tree.leaves(arrays))
-        run = self.plain if traced or not self._pays(fixed) else self._compiled
-        return run(*given)
+        if not any(isinstance(x, Tracer) for x in jax.tree.leaves(arrays)):
+            compiled = self._compiled(fixed)
+            if compiled is not None:
+                return compiled(*arrays)
+        return self.plain(*given)
 
-    def _pays(self, fixed: tuple[Any, ...]) -> bool:
-        """Whether this has come before, or little like it has."""
+    def _compiled(self, fixed: tuple[Any, ...]) -> Callable[..., Any] | None:
+        """The program, if this has come before or little like it has."""
         structure = fixed[0].structure
         if structure is None:
-            return False
+            return None
+        like = structure.skeleton, fixed[1:]
         try:
-            again = self._count(fixed) > 1
+            with self._lock:
+                if fixed in self._seen:
+                    program = self._seen[fixed] or jax.jit(partial(self.plain, *fixed))
+                else:
+                    self._keep(like, self._seen.get(like, 0) + 1)
+                    few = self._seen[like] <= _VARIANTS
+                    program = jax.jit(partial(self.plain, *fixed)) if few else None
+                self._keep(fixed, program)
+                return program
         except TypeError:  # somebody's strategy is not hashable
-            return False
-        return again or self._count((structure.skeleton, fixed[1:])) <= _VARIANTS
+            return None
 
-    def _count(self, key: Any) -> int:
-        """How often it has come, this time included, as far as that is remembered."""
-        with self._lock:
-            count = self._seen[key] = self._seen.pop(key, 0) + 1
-            if len(self._seen) > _REMEMBERED:
-                del self._seen[next(iter(self._seen))]
-            return count
+    def _keep(self, key: Any, value: Any) -> None:
+        """As the newest, and lose the oldest: programs are large."""
+        self._seen.pop(key, None)
+        self._seen[key] = value
+        if len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
 
 
 class _UnknownError(Exception):
