@@ -12,6 +12,8 @@ from fpicore.verify.frameworks import load
 from fpicore.verify.harness import Run, Task
 from fpicore.verify.problem import Problem
 
+from .compilers import forget
+
 MODES = {
     "numpy": ("eager",),
     "torch": ("eager",),
@@ -113,11 +115,9 @@ class Lab:
         return observed, count
 
     def clear(self) -> None:
-        """Forget what was compiled: every program maps memory, and a process has 65530 maps."""
+        """Forget what was compiled, once it is much."""
         if self.name == "jax":
-            import jax
-
-            jax.clear_caches()
+            forget()
 
     def wait(self) -> None:
         """Until host callbacks have run."""

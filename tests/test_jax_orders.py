@@ -13,6 +13,7 @@ from jax.test_util import check_grads  # noqa: E402
 
 import fpicore_jax as fpi  # noqa: E402
 
+from .compilers import forget  # noqa: E402
 from .problems import sine_derivative  # noqa: E402
 
 pytestmark = pytest.mark.framework("jax")
@@ -29,7 +30,7 @@ OPTIONS: dict[str, Any] = {"solver": fpi.Picard(), "rtol": 1e-13, "max_steps": 4
 def float64() -> Iterator[None]:
     with jax.enable_x64(True):
         yield
-    jax.clear_caches()
+    forget()
 
 
 def step(z: Any, theta: Any) -> Any:

@@ -12,6 +12,8 @@ import jax.numpy as jnp  # noqa: E402
 
 import fpicore_jax as fpi  # noqa: E402
 
+from .compilers import forget  # noqa: E402
+
 pytestmark = pytest.mark.framework("jax")
 RANDOM = np.random.default_rng(41)
 TIGHT: dict[str, Any] = {"solver": fpi.Picard(), "rtol": 1e-13, "max_steps": 300}
@@ -21,7 +23,7 @@ TIGHT: dict[str, Any] = {"solver": fpi.Picard(), "rtol": 1e-13, "max_steps": 300
 def float64() -> Iterator[None]:
     with jax.enable_x64(True):
         yield
-    jax.clear_caches()
+    forget()
 
 
 def test_bfloat16_state_with_float32_sums() -> None:

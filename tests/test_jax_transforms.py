@@ -13,6 +13,8 @@ import jax.numpy as jnp  # noqa: E402
 
 import fpicore_jax as fpi  # noqa: E402
 
+from .compilers import forget  # noqa: E402
+
 pytestmark = pytest.mark.framework("jax")
 RANDOM = np.random.default_rng(61)
 MATRIX = 0.4 * RANDOM.standard_normal((3, 3))
@@ -25,7 +27,7 @@ TIGHT: dict[str, Any] = {"solver": fpi.Picard(), "rtol": 1e-13, "max_steps": 300
 def float64() -> Iterator[None]:
     with jax.enable_x64(True):
         yield
-    jax.clear_caches()
+    forget()
 
 
 def step(z: Any, scale: Any, shift: Any) -> Any:
