@@ -84,10 +84,10 @@ class Lab:
 
         return self.gradient(slope, x, direction, mode=mode)[0]
 
-    def solve(self, problem: Problem, solver: Any, mode: str = "eager") -> Run:
+    def solve(self, problem: Problem, solver: Any, mode: str = "eager", adjoint: Any = None) -> Run:
         """Solve and differentiate a problem of the table, to 1e-12."""
         f, loss = problem.bind(self.name, self.xp)
-        task = Task(problem, f, loss, solver, 1e-12, "float64", mode)
+        task = Task(problem, f, loss, solver, 1e-12, "float64", mode, adjoint)
         return self._harness.prepare(task)(problem.args, problem.data)
 
     @property
