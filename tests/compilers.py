@@ -16,7 +16,7 @@ from fpicore.verify.frameworks import version
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 PINNED = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 """Halves what is left; versions differ in whether they have them, and end the process if not."""
-MAPS, MOST = Path("/proc/self/maps"), 20_000
+MAPS, MOST = Path("/proc/self/maps"), 4_000
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 

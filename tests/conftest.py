@@ -84,7 +84,7 @@ def pytest_collection_finish() -> None:
     """The frameworks are imported and stay: the collector need not walk through them again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(10_000, 10, 10)
 
 
 def _wanted(item: pytest.Item, selected: list[str]) -> bool:
