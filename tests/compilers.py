@@ -16,6 +16,7 @@ from fpicore.verify.frameworks import version
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 PINNED = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 """Halves what is left; versions differ in whether they have them, and end the process if not."""
+MAPS, MOST = Path("/proc/self/maps"), 4_000
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 
@@ -30,6 +31,17 @@ def _constrained() -> bool:
     pinned = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
     found = {name: version(name) for name in ("jaxlib", "tensorflow")}
     return all(f"{name}=={found[name]}" in pinned for name in found if found[name])
+
+
+def forget() -> None:
+    """Drop what JAX compiled once it is much: programs map memory, and a process has 65530 maps.
+
+    Until then a module finds the operations compiled that those before it ran one by one.
+    """
+    import jax
+
+    if not MAPS.exists() or MAPS.read_bytes().count(b"\n") > MOST:
+        jax.clear_caches()
 
 
 def polish(framework: Any) -> Any:

@@ -9,6 +9,7 @@ run it. ``@pytest.mark.gradients`` leaves out NumPy, which differentiates nothin
 ``@pytest.mark.framework("torch")`` is for tests of one framework.
 """
 
+import gc
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -77,6 +78,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if _wanted(item, selected)]
+
+
+def pytest_collection_finish() -> None:
+    """The frameworks are imported and stay: the collector need not walk through them again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 def _wanted(item: pytest.Item, selected: list[str]) -> bool:

@@ -12,6 +12,8 @@ from fpicore.verify.frameworks import load
 from fpicore.verify.harness import Run, Task
 from fpicore.verify.problem import Problem
 
+from .compilers import forget
+
 MODES = {
     "numpy": ("eager",),
     "torch": ("eager",),
@@ -82,10 +84,10 @@ class Lab:
 
         return self.gradient(slope, x, direction, mode=mode)[0]
 
-    def solve(self, problem: Problem, solver: Any, mode: str = "eager") -> Run:
+    def solve(self, problem: Problem, solver: Any, mode: str = "eager", adjoint: Any = None) -> Run:
         """Solve and differentiate a problem of the table, to 1e-12."""
         f, loss = problem.bind(self.name, self.xp)
-        task = Task(problem, f, loss, solver, 1e-12, "float64", mode)
+        task = Task(problem, f, loss, solver, 1e-12, "float64", mode, adjoint)
         return self._harness.prepare(task)(problem.args, problem.data)
 
     @property
@@ -113,11 +115,9 @@ class Lab:
         return observed, count
 
     def clear(self) -> None:
-        """Forget what was compiled: every program maps memory, and a process has 65530 maps."""
+        """Forget what was compiled, once it is much."""
         if self.name == "jax":
-            import jax
-
-            jax.clear_caches()
+            forget()
 
     def wait(self) -> None:
         """Until host callbacks have run."""

@@ -15,6 +15,8 @@ import jax.numpy as jnp  # noqa: E402
 
 import fpicore_jax as fpi  # noqa: E402
 
+from .compilers import forget  # noqa: E402
+
 pytestmark = pytest.mark.framework("jax")
 RANDOM = np.random.default_rng(51)
 WEIGHT = 0.5 * np.linalg.qr(RANDOM.standard_normal((128, 128)))[0]
@@ -23,9 +25,10 @@ DATA = RANDOM.standard_normal((32, 128))
 
 @pytest.fixture(autouse=True, scope="module")
 def float64() -> Iterator[None]:
+    jax.clear_caches()  # what other tests compiled would be no cost here
     with jax.enable_x64(True):
         yield
-    jax.clear_caches()
+    forget()
 
 
 def layer_loss(weight: Any, adjoint: Any = None) -> Any:

@@ -13,6 +13,8 @@ import jax.numpy as jnp  # noqa: E402
 
 import fpicore_jax as fpi  # noqa: E402
 
+from .compilers import forget  # noqa: E402
+
 pytestmark = pytest.mark.framework("jax")
 N = 3
 RANDOM = np.random.default_rng(71)
@@ -30,7 +32,7 @@ OPTIONS: dict[str, Any] = {
 def float64() -> Iterator[None]:
     with jax.enable_x64(True):
         yield
-    jax.clear_caches()
+    forget()
 
 
 def plain(z: Any, matrix: Any, shift: Any) -> Any:

@@ -13,6 +13,7 @@ from jax.test_util import check_grads  # noqa: E402
 
 import fpicore_jax as fpi  # noqa: E402
 
+from .compilers import forget  # noqa: E402
 from .problems import sine_derivative  # noqa: E402
 
 pytestmark = pytest.mark.framework("jax")
@@ -21,15 +22,18 @@ N = 3
 RANDOM = np.random.default_rng(21)
 MATRIX = 0.4 * RANDOM.standard_normal((N, N))
 THETA, WEIGHTS = RANDOM.standard_normal((2, N))
-OPTIONS: dict[str, Any] = {"solver": fpi.Picard(), "rtol": 1e-13, "max_steps": 400}
-"""The solver that compiles fastest."""
+LEAN = fpi.Implicit(fallback=None)
+OPTIONS: dict[str, Any] = {
+    "solver": fpi.Picard(), "adjoint": LEAN, "rtol": 1e-13, "max_steps": 400,
+}  # fmt: skip
+"""The solver that compiles fastest, without another to follow it."""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def float64() -> Iterator[None]:
     with jax.enable_x64(True):
         yield
-    jax.clear_caches()
+    forget()
 
 
 def step(z: Any, theta: Any) -> Any:
@@ -55,8 +59,9 @@ def by_argument(theta: Any) -> Any:
 
 
 def by_closure(theta: Any) -> Any:
-    moved = 1.0 * theta
-    return fpi.fixed_point(lambda z: step(z, moved), jnp.zeros(N), **OPTIONS).value
+    """With all that the default adjoint compiles."""
+    moved, options = 1.0 * theta, {**OPTIONS, "adjoint": None}
+    return fpi.fixed_point(lambda z: step(z, moved), jnp.zeros(N), **options).value
 
 
 def by_nested_state(theta: Any) -> Any:

@@ -13,6 +13,8 @@ import jax.numpy as jnp  # noqa: E402
 import fpicore_jax as fpi  # noqa: E402
 from fpicore import DerivativeError  # noqa: E402
 
+from .compilers import forget  # noqa: E402
+
 pytestmark = pytest.mark.framework("jax")
 
 N = 3
@@ -40,7 +42,7 @@ STRATEGIES = {
 def float64() -> Iterator[None]:
     with jax.enable_x64(True):
         yield
-    jax.clear_caches()
+    forget()
 
 
 def solved(theta: Any, adjoint: Any) -> Any:

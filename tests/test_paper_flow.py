@@ -12,10 +12,13 @@ from benchmarks.paper.flow import model, pictures, pyramid
 from benchmarks.paper.flow.train import errors, turned
 from benchmarks.paper.frameworks import NAMES, Framework, open_framework
 
+from .compilers import polish
+
 
 @pytest.mark.parametrize("name", NAMES)
-def test_quick_training(name: str, tmp_path: Path) -> None:
+def test_quick_training(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss falls, the error is well below that of no flow, all converges."""
+    monkeypatch.setattr(command, "open_framework", lambda name: polish(open_framework(name)))
     record, plot = tmp_path / "record.json", tmp_path / "plot.png"
     given = ["--framework", name, "--quick", "--json", str(record), "--plot", str(plot)]
     assert command.main(given) == 0

@@ -53,11 +53,14 @@ def test_readme_exists_and_shows_every_backend() -> None:
 
 
 def libraries() -> dict[str, list[Block]]:
-    """The Python blocks by the package that they import."""
+    """The Python blocks by the package that they import; Keras runs on TensorFlow, beside it."""
     found: dict[str, list[Block]] = {}
     for block in blocks("python", "py"):
-        package = re.search(r"^import (fpicore_\w+)", block.text, re.MULTILINE)
-        found.setdefault(package[1] if package else "fpicore", []).append(block)
+        match = re.search(r"^import (fpicore_\w+)", block.text, re.MULTILINE)
+        package = match[1] if match else "fpicore"
+        if package == "fpicore_keras" and installed("keras") and installed("tensorflow"):
+            package = "fpicore_tensorflow"
+        found.setdefault(package, []).append(block)
     return found
 
 

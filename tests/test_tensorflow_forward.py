@@ -98,7 +98,7 @@ def test_variable_and_argument_batch_and_nested_state() -> None:
 def test_first_trace_within_the_accumulator() -> None:
     """The result used twice, by a second solve and beside it, a tf.function within another one."""
     weight, x = tf.constant(WEIGHT), tf.constant(ROWS)
-    inner = graph(lambda weight, x: coupled(weight, x, solver=fpi.Broyden()))
+    inner = graph(coupled)
 
     def twice(weight: Any, x: Any) -> Any:
         z = inner(weight, x)

@@ -1,7 +1,5 @@
-"""`implicit` and `custom_fixed_point` around SciPy; replicas."""
+"""`implicit` and `custom_fixed_point` around SciPy."""
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -73,46 +71,3 @@ def test_solved_by_scipy(mode: str, order: int, decorated: bool) -> None:
     if order == 2:
         second = tape.gradient(found, theta)
         np.testing.assert_allclose(second, dense()[1].sum(axis=0), rtol=1e-8)
-
-
-REPLICAS = """
-import numpy as np, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import fpicore_tensorflow as fpi
-
-x = np.linspace(-1.0, 1.0, 8).reshape(4, 2)
-
-def train(strategy):
-    with strategy.scope():
-        w = tf.Variable([[0.3, -0.4], [0.2, 0.5]], dtype=tf.float64)
-
-    def step(rows):
-        with tf.GradientTape() as tape:
-            z = fpi.fixed_point(lambda z: tf.tanh(z @ w) + rows, tf.zeros_like(rows),
-                                solver=fpi.Picard(), rtol=1e-12, batch_ndim=1).value
-            loss = tf.reduce_sum(z**2)
-        gradient = tape.gradient(loss, w)
-        total = tf.distribute.get_replica_context().all_reduce("sum", gradient)
-        w.assign_sub(0.01 * total)
-
-    data = tf.data.Dataset.from_tensor_slices(x).batch(4)
-    run = tf.function(lambda rows: strategy.run(step, (rows,)), autograph=False)
-    for _ in range(2):
-        for rows in strategy.experimental_distribute_dataset(data):
-            run(rows)
-    return w.numpy()
-
-one = train(tf.distribute.OneDeviceStrategy("/cpu:0"))
-two = train(tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]))
-assert abs(one - np.array([[0.3, -0.4], [0.2, 0.5]])).max() > 1e-3
-np.testing.assert_allclose(two, one, rtol=1e-8)
-print("agree")
-"""
-
-
-def test_two_replicas_agree_with_one() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", REPLICAS], capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.stdout.strip().endswith("agree"), done.stderr[-2000:]

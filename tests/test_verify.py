@@ -1,13 +1,16 @@
-"""The command ``fpicore verify``, run as a user runs it."""
+"""The command ``fpicore verify``: once as a user runs it, else in this process."""
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fpicore.__main__ import main
 from fpicore.verify.frameworks import installed
 from fpicore.verify.problem import FRAMEWORKS
 
@@ -58,14 +61,18 @@ problem = Problem("drifting", {"numpy": exact, "torch": drifting}, z0=np.zeros(2
 """
 
 
-def verify(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fpicore", "verify", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-    )
+def as_a_user(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process that has imported nothing yet."""
+    command = [sys.executable, "-m", "fpicore", "verify", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def verify(*arguments: str, folder: Path = Path()) -> subprocess.CompletedProcess[str]:
+    """In this process, where the frameworks are imported."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), chdir(folder):
+        status = main(["verify", *arguments])
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -80,7 +87,7 @@ def test_every_framework_and_solver(tmp_path: Path, pytestconfig: pytest.Config)
     named = pytestconfig.getoption("--backend") or [n for n in FRAMEWORKS if installed(n)]
     report = tmp_path / "report.json"
     backends = [part for name in named for part in ("--backend", name)]
-    done = verify("--problem", "tanh", "--json", str(report), *backends)
+    done = as_a_user("--problem", "tanh", "--json", str(report), *backends)
     assert done.returncode == 0, done.stdout + done.stderr
     content = json.loads(report.read_text())
     assert content["passed"] is True
@@ -191,7 +198,13 @@ def test_cannot_be_carried_out(mine: Path, arguments: list[str], word: str) -> N
     done = verify(*arguments, folder=mine)
     assert done.returncode == 2, done.stdout + done.stderr
     assert word in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
+
+
+def test_exit_status_of_the_process() -> None:
+    done = as_a_user("--backend", "mxnet")
+    assert done.returncode == 2
+    assert done.stderr.startswith("fpicore verify: expected --backend")
+    assert not done.stdout
 
 
 def test_missing_backend_is_an_error_when_named_and_listed_when_not(tmp_path: Path) -> None:

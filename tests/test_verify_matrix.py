@@ -1,8 +1,6 @@
 """The matrix and the strategies of ``fpicore verify``: what counts as right, and the command."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -192,12 +190,8 @@ def test_readme_shows_what_the_code_gives(tmp_path: Path) -> None:
     if not installed("torch"):
         pytest.skip("torch is not installed")
     report = tmp_path / "report.json"
-    command = ["verify", "--only", "matrix", "--backend", "torch", "--json", str(report)]
-    done = subprocess.run(
-        [sys.executable, "-m", "fpicore", *command], capture_output=True, text=True, check=False
-    )
+    assert main(["verify", "--only", "matrix", "--backend", "torch", "--json", str(report)]) == 0
     content = json.loads(report.read_text())
-    assert done.returncode == 0, done.stdout + done.stderr
     findings = [Finding(**{**f, "status": Status(f["status"])}) for f in content["matrix"]]
     shown = [cells(line) for line in between(README).splitlines()]
     column = shown[0].index("torch")

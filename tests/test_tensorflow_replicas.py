@@ -1,0 +1,48 @@
+"""TensorFlow on two virtual devices, by tf.distribute.MirroredStrategy: a solve, a Keras layer."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras", reason="keras is not installed")
+pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+pytestmark = pytest.mark.framework("tensorflow")
+ROOT = Path(__file__).parent.parent
+START = np.array([[0.3, -0.4], [0.2, 0.5]])
+
+
+@pytest.fixture(scope="module")
+def outcome() -> dict[str, Any]:
+    """What `tensorflow_devices` printed; one process for both tests, for TensorFlow's import."""
+    paths = [str(ROOT), str(ROOT / "backends"), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.tensorflow_devices"],
+        cwd=ROOT,
+        env={
+            **os.environ, "PYTHONPATH": os.pathsep.join(paths),
+            "KERAS_BACKEND": "tensorflow",
+        },
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-5000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_two_replicas_agree_with_one(outcome: dict[str, Any]) -> None:
+    ((one,), (two,)) = outcome["solve"]
+    assert np.abs(np.array(one) - START).max() > 1e-3
+    np.testing.assert_allclose(two, one, rtol=1e-8)
+
+
+def test_layer_on_two_replicas_trains_like_on_one(outcome: dict[str, Any]) -> None:
+    for one, two in zip(*outcome["layer"], strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
