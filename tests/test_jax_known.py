@@ -13,6 +13,8 @@ import jax.numpy as jnp  # noqa: E402
 import fpicore_jax as fpi  # noqa: E402
 from fpicore_jax._known import Map, Program  # noqa: E402
 
+from .compilers import forget  # noqa: E402
+
 pytestmark = pytest.mark.framework("jax")
 START = np.linspace(-1.0, 1.0, 6).reshape(2, 3)
 SHIFT = np.linspace(0.1, 0.6, 6).reshape(2, 3)
@@ -22,7 +24,7 @@ SHIFT = np.linspace(0.1, 0.6, 6).reshape(2, 3)
 def float64() -> Iterator[None]:
     with jax.enable_x64(True):
         yield
-    jax.clear_caches()
+    forget()
 
 
 @jax.custom_jvp
