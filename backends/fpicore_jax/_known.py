@@ -23,6 +23,11 @@ _RULED = ("custom_jvp_call", "custom_vjp_call")
 """Primitives whose value is that of a jaxpr; their derivatives are functions, new in each trace."""
 _VARIANTS = 4
 """Programs that differ in details alone and are compiled at once."""
+_OFTEN = 8
+"""How often another must come before it is compiled: a compilation costs some ten runs of it."""
+_KINDS = (int, str, bytes, np.dtype, type(None))
+"""What a parameter may be that belongs to the kind of an operation. Any other object may hold what
+is new in each trace, as the callback of a jax.pure_callback does, though it compares by value."""
 _REMEMBERED = 256
 """How much of what came a program remembers."""
 
@@ -33,7 +38,7 @@ class Structure(NamedTuple):
     skeleton: Hashable
     """Its operations, and what belongs to their kind."""
     details: Hashable
-    """Numbers that are written into it, and objects that are equal to themselves alone."""
+    """Numbers that are written into it, and objects such as functions."""
 
 
 @jax.tree_util.register_static
@@ -102,8 +107,9 @@ class Program:
     """A function of something `Known`, further hashable things and pytrees of arrays.
 
     It is compiled outside of traces, for what is of known structure. Where details are new time
-    and again, as when a number is counted up from call to call, it is run as it is, unless the
-    same comes once more. It must do the same either way.
+    and again, as when a number is counted up from call to call, it is run as it is, until the
+    same has come often. So it is where JAX shall look for NaN after every operation. It must do
+    the same either way.
     """
 
     def __init__(self, function: Callable[..., Any], hashable: int) -> None:
@@ -121,20 +127,25 @@ class Program:
         return run(*given)
 
     def _pays(self, fixed: tuple[Any, ...]) -> bool:
-        """Whether this has come before, or little like it has."""
+        """Whether this is compiled already, or has come often, or little like it has come."""
         structure = fixed[0].structure
-        if structure is None:
+        if structure is None or jax.config.jax_debug_nans or jax.config.jax_debug_infs:
             return False
         try:
-            again = self._count(fixed) > 1
+            often = self._count(fixed) > _OFTEN
         except TypeError:  # somebody's strategy is not hashable
             return False
-        return again or self._count((structure.skeleton, fixed[1:])) <= _VARIANTS
+        if often:
+            return True
+        if self._count((structure.skeleton, fixed[1:])) > _VARIANTS:
+            return False
+        self._count(fixed, _OFTEN)
+        return True
 
-    def _count(self, key: Any) -> int:
-        """How often it has come, this time included, as far as that is remembered."""
+    def _count(self, key: Any, times: int = 1) -> int:
+        """How often it has come, these times included, as far as that is remembered."""
         with self._lock:
-            count = self._seen[key] = self._seen.pop(key, 0) + 1
+            count = self._seen[key] = self._seen.pop(key, 0) + times
             if len(self._seen) > _REMEMBERED:
                 del self._seen[next(iter(self._seen))]
             return count
@@ -218,10 +229,10 @@ class _Reader:
             hash(value)
         except TypeError as error:
             raise _UnknownError from error
-        if type(value).__eq__ is object.__eq__:
-            self.details.append(value)
-            return type(value)
-        return type(value), value
+        if isinstance(value, _KINDS):
+            return type(value), value
+        self.details.append(value)
+        return type(value)
 
 
 def _has_rules(jaxpr: Any) -> bool:
