@@ -1,5 +1,7 @@
 """What is not under jit runs as programs that are compiled once; they must not be confused."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +57,9 @@ ALIKE = {
     "powers": [lambda z, p=p: 0.2 * jnp.tanh(z) ** p + 0.5 for p in (2, 3)],
     "operands": [lambda z, k=k: jnp.subtract(*(0.5 * jnp.cos(z), 0.2 * z)[::k]) for k in (1, -1)],
     "inner jit": [jax.jit(lambda z, s=s: 0.3 * jnp.sin(z) + s) for s in (0.5, 0.25)],
+    "arrays of an inner jit": [
+        lambda z, a=a: jax.jit(lambda z: 0.3 * z + a)(z) for a in (np.ones(3), 2.0 * np.ones(3))
+    ],
     "branches": [
         lambda z, s=s: jax.lax.cond(z.sum() > s, lambda: 0.3 * z + 1.0, lambda: 0.1 * z - 1.0)
         for s in (-9.0, 9.0)
@@ -171,6 +176,15 @@ def test_strategy_that_is_not_hashable_and_map_unknown_run_as_they_are() -> None
     program = Program(lambda known, strategy, x: (known is not None, len(strategy), x), hashable=2)
     known = Map(jax.make_jaxpr(lambda x: x)(1.0).jaxpr)
     assert program(known, [1, 2], 3.0) == (True, 2, 3.0)
+
+
+def test_program_keeps_no_array_alive() -> None:
+    array = jnp.full((2, 3), 0.25)
+    kept = weakref.ref(array)
+    fpi.fixed_point(lambda z: array * z + 1.0, jnp.zeros((2, 3)), solver=fpi.Picard())
+    del array
+    gc.collect()
+    assert kept() is None
 
 
 def test_other_listeners_compile_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -47,7 +47,9 @@ class Map:
 
     def __init__(self, jaxpr: Any, axes: Axes = ()) -> None:
         """Of what a trace has found, and the mesh axes along which its results shall vary."""
-        self.jaxpr, self.axes = jaxpr, axes
+        self._held, self.axes = len(jaxpr.constvars), axes
+        # Newer versions keep the values in it, which must not live as long as a program does.
+        self.jaxpr = jaxpr.with_consts(()) if hasattr(jaxpr, "with_consts") else jaxpr
 
     def __call__(self, constants: Any, leaves: Leaves) -> Leaves:
         call = jax_core.jaxpr_as_fun(jax_core.ClosedJaxpr(self.jaxpr, constants))
@@ -56,8 +58,8 @@ class Map:
     @cached_property
     def transposed(self) -> "Map":
         """Of a map that is linear in its leaves: ((), (*constants, *cotangents)) ↦ cotangents."""
-        constants = [variable.aval for variable in self.jaxpr.constvars]
-        leaves = [variable.aval for variable in self.jaxpr.invars]
+        avals = [variable.aval for variable in (*self.jaxpr.constvars, *self.jaxpr.invars)]
+        constants, leaves = avals[: self._held], avals[self._held :]
 
         def pull(*operands: Any) -> Leaves:
             held, v = operands[: len(constants)], operands[len(constants) :]
@@ -74,7 +76,7 @@ class Map:
             skeleton = reader.jaxpr(self.jaxpr)
         except _UnknownError:
             return None
-        return Structure(_Hashed((skeleton, self.axes)), _Hashed(tuple(reader.details)))
+        return Structure(_Hashed((skeleton, self._held, self.axes)), _Hashed(tuple(reader.details)))
 
     @cached_property
     def ruled(self) -> bool:
@@ -214,10 +216,10 @@ class _Reader:
 
     def _value(self, value: Any) -> Any:
         """A parameter, so that equal ones do the same: 1 is not True, nor 0.0 −0.0."""
+        if isinstance(value, jax_core.ClosedJaxpr):  # first: newer versions know one class alone
+            return self.jaxpr(value.jaxpr), self._value(list(value.consts))
         if isinstance(value, jax_core.Jaxpr):
             return self.jaxpr(value)
-        if isinstance(value, jax_core.ClosedJaxpr):
-            return self.jaxpr(value.jaxpr), self._value(list(value.consts))
         if isinstance(value, (tuple, list)):
             return type(value), tuple([self._value(item) for item in value])
         if isinstance(value, dict):
