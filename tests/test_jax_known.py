@@ -181,7 +181,7 @@ def test_strategy_that_is_not_hashable_and_map_unknown_run_as_they_are() -> None
 def test_program_keeps_no_array_alive() -> None:
     array = jnp.full((2, 3), 0.25)
     kept = weakref.ref(array)
-    fpi.fixed_point(lambda z: array * z + 1.0, jnp.zeros((2, 3)), solver=fpi.Picard())
+    fpi.fixed_point(lambda z, a=array: a * z + 1.0, jnp.zeros((2, 3)), solver=fpi.Picard())
     del array
     gc.collect()
     assert kept() is None
