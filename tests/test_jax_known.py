@@ -1,5 +1,7 @@
 """What is not under jit runs as programs that are compiled once; they must not be confused."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +59,9 @@ ALIKE = {
     "powers": [lambda z, p=p: 0.2 * jnp.tanh(z) ** p + 0.5 for p in (2, 3)],
     "operands": [lambda z, k=k: jnp.subtract(*(0.5 * jnp.cos(z), 0.2 * z)[::k]) for k in (1, -1)],
     "inner jit": [jax.jit(lambda z, s=s: 0.3 * jnp.sin(z) + s) for s in (0.5, 0.25)],
+    "arrays of an inner jit": [
+        lambda z, a=a: jax.jit(lambda z: 0.3 * z + a)(z) for a in (np.ones(3), 2.0 * np.ones(3))
+    ],
     "branches": [
         lambda z, s=s: jax.lax.cond(z.sum() > s, lambda: 0.3 * z + 1.0, lambda: 0.1 * z - 1.0)
         for s in (-9.0, 9.0)
@@ -101,7 +106,7 @@ def compilations(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_number_that_is_counted_up_compiles_no_program_each_time(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """But one that comes again does, once."""
+    """Not though each comes twice, in a value and a gradient. One that comes often does, once."""
 
     def run(number: float) -> Any:
         return fpi.fixed_point(lambda z: 0.3 * jnp.sin(z) + number, jnp.zeros((5, 2))).value
@@ -109,9 +114,10 @@ def test_number_that_is_counted_up_compiles_no_program_each_time(
     with jax.log_compiles(True), caplog.at_level("WARNING", logger="jax"):
         for i in range(12):
             run(float(i))
+            run(float(i))
         before = [text for text in compilations(caplog) if "_iterated" in text]
-        run(11.0)
-        run(11.0)
+        for _ in range(8):
+            run(11.0)
         after = [text for text in compilations(caplog) if "_iterated" in text]
     assert (len(before), len(after)) == (4, 5)
 
@@ -136,10 +142,51 @@ def test_map_with_effects_is_evaluated_step_by_step(caplog: pytest.LogCaptureFix
     np.testing.assert_array_equal(bare.value, sol.value)
 
 
+def test_callback_that_is_new_each_time_compiles_no_program_each_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """JAX compares it by the function that it calls, which is new to it in every trace."""
+
+    def f(z: Any) -> Any:
+        like = jax.ShapeDtypeStruct(z.shape, z.dtype)
+        return 0.5 * jax.pure_callback(lambda x: np.tanh(x), like, z) + 1.0
+
+    with jax.log_compiles(True), caplog.at_level("WARNING", logger="jax"):
+        for _ in range(6):
+            fpi.fixed_point(f, jnp.zeros((3, 1)), solver=fpi.Picard())
+    assert len([text for text in compilations(caplog) if "_iterated" in text]) == 4
+
+
+def test_array_that_is_written_to_after_the_call() -> None:
+    """A program that has begun reads what it was given for as long as it runs."""
+    buffer = np.zeros(64 + 90_000 * 8, np.uint8)  # JAX shares what begins at a multiple of 64
+    matrix = buffer[-buffer.ctypes.data % 64 :][: 90_000 * 8].view(np.float64).reshape(300, 300)
+    options = {"solver": fpi.Picard(), "rtol": 1e-9, "on_failure": "ignore"}
+    for _ in range(8):
+        matrix[:] = 0.9 / 300
+        sol = fpi.fixed_point(lambda z: matrix @ z + 1.0, jnp.zeros(300), max_steps=300, **options)
+        matrix[:] = 0.0
+        np.testing.assert_allclose(sol.value, 10.0, rtol=1e-7)
+
+
+def test_first_nan_is_found_where_jax_looks_for_it() -> None:
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        fpi.fixed_point(lambda z: jnp.log(z - 1.0), jnp.zeros(3), solver=fpi.Picard())
+
+
 def test_strategy_that_is_not_hashable_and_map_unknown_run_as_they_are() -> None:
     program = Program(lambda known, strategy, x: (known is not None, len(strategy), x), hashable=2)
     known = Map(jax.make_jaxpr(lambda x: x)(1.0).jaxpr)
     assert program(known, [1, 2], 3.0) == (True, 2, 3.0)
+
+
+def test_program_keeps_no_array_alive() -> None:
+    array = jnp.full((2, 3), 0.25)
+    kept = weakref.ref(array)
+    fpi.fixed_point(lambda z, a=array: a * z + 1.0, jnp.zeros((2, 3)), solver=fpi.Picard())
+    del array
+    gc.collect()
+    assert kept() is None
 
 
 def test_other_listeners_compile_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -138,6 +138,22 @@ def test_state_on_a_mesh(lab: Lab, mode: str) -> None:
     assert seen(lab, mode, tuple(jax.device_put(leaf, rows) for leaf in zero)) == {2}
 
 
+@pytest.mark.only("jax")
+@pytest.mark.modes("jit")
+def test_weak_type_of_a_leaf(lab: Lab, mode: str) -> None:
+    """It decides what the value is promoted to later."""
+    import jax
+    import jax.numpy as jnp
+
+    def run(x: Any) -> Any:
+        f = lambda z: (0.5 * z[0] + 1.0, 0.5 * z[1] + x)  # noqa: E731
+        zero = jnp.asarray(0.0), jnp.zeros(2, x.dtype)
+        return lab.fpi.fixed_point(f, zero, solver=lab.fpi.Anderson(2), rtol=1e-2).value
+
+    value = jax.jit(run)(jnp.ones(2))
+    assert [jax.typeof(leaf).weak_type for leaf in value] == [True, False]
+
+
 @STAGED
 def test_other_states_keep_their_leaves(lab: Lab, mode: str) -> None:
     one = np.ones(2)

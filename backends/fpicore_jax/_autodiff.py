@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer, eval_context
 from jax.extend import core as jax_core
 from jax.interpreters import ad, batching, mlir
@@ -51,7 +52,15 @@ def close(f: Callable[[Leaves], Leaves], z: Leaves) -> Closed:
     if axes:
         check_local(closed.jaxpr, axes)
 
-    return Closed(Map(closed.jaxpr, axes), list(closed.consts), axes)
+    return Closed(Map(closed.jaxpr, axes), [_own(x) for x in closed.consts], axes)
+
+
+def _own(constant: Any) -> Any:
+    """A copy of what the caller may write to: JAX goes on to read it when a program has begun."""
+    if not isinstance(constant, np.ndarray) or constant.dtype == jax.dtypes.float0:
+        return constant
+    with eval_context():
+        return jnp.array(constant)
 
 
 def _trace(f: Callable[[Leaves], Leaves], z: Leaves) -> Any:

@@ -60,6 +60,8 @@ def _packed(
     given = lax.stop_gradient((leaves, closed.constants))
     if not staged((given, problem.budget)) or on_mesh(*jax.tree.leaves(given)):
         return closed, leaves, None
+    if len({jax.typeof(leaf).weak_type for leaf in leaves}) > 1:  # each keeps its own
+        return closed, leaves, None
     packing = fpicore.packing(JaxJoints(), leaves, problem.batch_ndim, iteration, adjoint)
     if packing is None:
         return closed, leaves, None

@@ -21,10 +21,15 @@ from ._varying import Axes, vary
 
 _RULED = ("custom_jvp_call", "custom_vjp_call")
 """Primitives whose value is that of a jaxpr; their derivatives are functions, new in each trace."""
-_VARIANTS = 4
+_VARIANTS = 2
 """Programs that differ in details alone and are compiled at once."""
+_OFTEN = 8
+"""How often another must come before it is compiled: a compilation costs some ten runs of it."""
+_KINDS = (int, str, bytes, np.dtype, type(None))
+"""What a parameter may be that belongs to the kind of an operation. Any other object may hold what
+is new in each trace, as the callback of a jax.pure_callback does, though it compares by value."""
 _REMEMBERED = 256
-"""Programs, and what has come that none was made for."""
+"""Programs, and what has come, of which the counts are kept."""
 
 
 class Structure(NamedTuple):
@@ -33,7 +38,7 @@ class Structure(NamedTuple):
     skeleton: Hashable
     """Its operations, and what belongs to their kind."""
     details: Hashable
-    """Numbers that are written into it, and objects that are equal to themselves alone."""
+    """Numbers that are written into it, and objects such as functions."""
 
 
 @jax.tree_util.register_static
@@ -42,7 +47,9 @@ class Map:
 
     def __init__(self, jaxpr: Any, axes: Axes = ()) -> None:
         """Of what a trace has found, and the mesh axes along which its results shall vary."""
-        self.jaxpr, self.axes = jaxpr, axes
+        self._held, self.axes = len(jaxpr.constvars), axes
+        # Newer versions keep the values in it, which must not live as long as a program does.
+        self.jaxpr = jaxpr.with_consts(()) if hasattr(jaxpr, "with_consts") else jaxpr
 
     def __call__(self, constants: Any, leaves: Leaves) -> Leaves:
         call = jax_core.jaxpr_as_fun(jax_core.ClosedJaxpr(self.jaxpr, constants))
@@ -51,8 +58,8 @@ class Map:
     @cached_property
     def transposed(self) -> "Map":
         """Of a map that is linear in its leaves: ((), (*constants, *cotangents)) ↦ cotangents."""
-        constants = [variable.aval for variable in self.jaxpr.constvars]
-        leaves = [variable.aval for variable in self.jaxpr.invars]
+        avals = [variable.aval for variable in (*self.jaxpr.constvars, *self.jaxpr.invars)]
+        constants, leaves = avals[: self._held], avals[self._held :]
 
         def pull(*operands: Any) -> Leaves:
             held, v = operands[: len(constants)], operands[len(constants) :]
@@ -69,7 +76,7 @@ class Map:
             skeleton = reader.jaxpr(self.jaxpr)
         except _UnknownError:
             return None
-        return Structure(_Hashed((skeleton, self.axes)), _Hashed(tuple(reader.details)))
+        return Structure(_Hashed((skeleton, self._held, self.axes)), _Hashed(tuple(reader.details)))
 
     @cached_property
     def ruled(self) -> bool:
@@ -102,14 +109,16 @@ class Program:
     """A function of something `Known`, further hashable things and pytrees of arrays.
 
     It is compiled outside of traces, for what is of known structure. Where details are new time
-    and again, as when a number is counted up from call to call, it is run as it is, unless the
-    same comes once more. It must do the same either way.
+    and again, as when a number is counted up from call to call, it is run as it is, until the
+    same has come often. So it is where JAX shall look for NaN after every operation. It must do
+    the same either way.
     """
 
     def __init__(self, function: Callable[..., Any], hashable: int) -> None:
         """``hashable`` is the number of arguments that are, what is known among them first."""
         self.plain, self._hashable = function, hashable
-        self._seen: dict[Any, Any] = {}
+        self._programs: dict[Any, Callable[..., Any]] = {}
+        self._counts: dict[Any, int] = {}
         self._lock = Lock()
 
     def __call__(self, *given: Any) -> Any:
@@ -122,30 +131,36 @@ class Program:
         return self.plain(*given)
 
     def _compiled(self, fixed: tuple[Any, ...]) -> Callable[..., Any] | None:
-        """The program, if this has come before or little like it has."""
+        """The program, where there is one or it pays to make one."""
         structure = fixed[0].structure
-        if structure is None:
+        if structure is None or jax.config.jax_debug_nans or jax.config.jax_debug_infs:
             return None
-        like = structure.skeleton, fixed[1:]
         try:
             with self._lock:
-                if fixed in self._seen:
-                    program = self._seen[fixed] or jax.jit(partial(self.plain, *fixed))
-                else:
-                    self._keep(like, self._seen.get(like, 0) + 1)
-                    few = self._seen[like] <= _VARIANTS
-                    program = jax.jit(partial(self.plain, *fixed)) if few else None
-                self._keep(fixed, program)
+                program = self._programs.get(fixed)
+                if program is None:
+                    often = self._count(fixed) > _OFTEN
+                    if not often and self._count((structure.skeleton, fixed[1:])) > _VARIANTS:
+                        return None
+                    program = jax.jit(partial(self.plain, *fixed))
+                _keep(self._programs, fixed, program)
                 return program
         except TypeError:  # somebody's strategy is not hashable
             return None
 
-    def _keep(self, key: Any, value: Any) -> None:
-        """As the newest, and lose the oldest: programs are large."""
-        self._seen.pop(key, None)
-        self._seen[key] = value
-        if len(self._seen) > _REMEMBERED:
-            del self._seen[next(iter(self._seen))]
+    def _count(self, key: Any) -> int:
+        """How often it has come, this time included, as far as that is remembered."""
+        count = self._counts.get(key, 0) + 1
+        _keep(self._counts, key, count)
+        return count
+
+
+def _keep(store: dict[Any, Any], key: Any, value: Any) -> None:
+    """As the newest in it; the oldest is lost."""
+    store.pop(key, None)
+    store[key] = value
+    if len(store) > _REMEMBERED:
+        del store[next(iter(store))]
 
 
 class _UnknownError(Exception):
@@ -211,10 +226,10 @@ class _Reader:
 
     def _value(self, value: Any) -> Any:
         """A parameter, so that equal ones do the same: 1 is not True, nor 0.0 −0.0."""
+        if isinstance(value, jax_core.ClosedJaxpr):  # first: newer versions know one class alone
+            return self.jaxpr(value.jaxpr), self._value(list(value.consts))
         if isinstance(value, jax_core.Jaxpr):
             return self.jaxpr(value)
-        if isinstance(value, jax_core.ClosedJaxpr):
-            return self.jaxpr(value.jaxpr), self._value(list(value.consts))
         if isinstance(value, (tuple, list)):
             return type(value), tuple([self._value(item) for item in value])
         if isinstance(value, dict):
@@ -226,10 +241,10 @@ class _Reader:
             hash(value)
         except TypeError as error:
             raise _UnknownError from error
-        if type(value).__eq__ is object.__eq__:
-            self.details.append(value)
-            return type(value)
-        return type(value), value
+        if isinstance(value, _KINDS):
+            return type(value), value
+        self.details.append(value)
+        return type(value)
 
 
 def _has_rules(jaxpr: Any) -> bool:
