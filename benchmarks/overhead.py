@@ -195,6 +195,36 @@ def jax_cases(rows: int, columns: int) -> dict[str, dict[str, float]]:
     return found
 
 
+def jax_calls(rows: int, columns: int) -> dict[str, float]:
+    """Milliseconds of a call under jit and not, of Anderson on one system; median of rounds."""
+    import jax
+    import jax.numpy as jnp
+
+    import fpicore_jax as fpi
+
+    given = tuple(jnp.asarray(a) for a in layer(rows, columns))
+
+    def value(weight: Any, bias: Any, x: Any) -> Any:
+        f = lambda z: jnp.tanh(z @ weight + bias + x)  # noqa: E731
+        options: Any = {"solver": fpi.Anderson(), "rtol": RTOL, "max_steps": 300}
+        return fpi.fixed_point(f, jnp.zeros((rows, columns)), **options).value
+
+    gradient = jax.grad(lambda *given: (value(*given) ** 2).sum(), argnums=(0, 1, 2))
+    runs = {
+        "value, jit": jax.jit(value),
+        "value, not jitted": value,
+        "gradient, jit": jax.jit(gradient),
+        "gradient, not jitted": gradient,
+    }
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            jax.block_until_ready(run(*given))
+            taken[name].append(1e3 * (time.perf_counter() - begin))
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
 def main() -> int:
     """Measure, print, and write JSON if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -205,16 +235,20 @@ def main() -> int:
     if hasattr(os, "sched_setaffinity"):  # XLA's newer kernels heed no flag
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     found = {**torch_cases(rows, columns), **jax_cases(rows, columns)}
+    calls = jax_calls(rows, columns)
     print(f"{'':44s} evaluations     f us   solve us  overhead")
     for name, row in found.items():
         print(
             f"{name:44s} {row['evaluations']:11.0f} {row['f_us']:8.1f} {row['solve_us']:10.1f} "
             f"{row['overhead']:9.2f}"
         )
+    for name, taken in calls.items():
+        print(f"jax, a call, {name:31s} {taken:10.2f} ms")
     if options.json:
         machine = {"processor": processor(), "python": platform.python_version()}
         record = {"size": options.size, "rtol": RTOL, "machine": machine, "cases": found}
-        options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps({**record, "calls_ms": calls}, indent=2)
+        options.json.write_text(text + "\n", encoding="utf-8")
     return 0
 
 

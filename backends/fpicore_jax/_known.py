@@ -25,6 +25,8 @@ _VARIANTS = 2
 """Programs that differ in details alone and are compiled at once."""
 _OFTEN = 8
 """How often another must come before it is compiled: a compilation costs some ten runs of it."""
+_SEARCHES = ("jax_debug_nans", "jax_debug_infs")
+"""Settings under which JAX looks at the result of every operation."""
 _KINDS = (int, str, bytes, np.dtype, type(None))
 """What a parameter may be that belongs to the kind of an operation. Any other object may hold what
 is new in each trace, as the callback of a jax.pure_callback does, though it compares by value."""
@@ -133,7 +135,7 @@ class Program:
     def _compiled(self, fixed: tuple[Any, ...]) -> Callable[..., Any] | None:
         """The program, where there is one or it pays to make one."""
         structure = fixed[0].structure
-        if structure is None or jax.config.jax_debug_nans or jax.config.jax_debug_infs:
+        if structure is None or any(getattr(jax.config, name) for name in _SEARCHES):
             return None
         try:
             with self._lock:

@@ -48,7 +48,8 @@ def bibtex() -> str:
 
 def overhead() -> str:
     """The solver's own time, a column for each size."""
-    records = {record["size"]: record["cases"] for record in results("overhead-*.json")}
+    found = {record["size"]: record for record in results("overhead-*.json")}
+    records = {size: record["cases"] for size, record in found.items()}
     sizes = sorted(records, key=lambda size: int(size.split("x")[0]))
     lines = [f"| overhead | {' | '.join(sizes)} |", "|---" * (1 + len(sizes)) + "|"]
     for case in records[sizes[0]]:
@@ -57,6 +58,9 @@ def overhead() -> str:
     for name, case in FIRST.items():
         cells = [f"{records[size][case]['f_us']:.0f}" for size in sizes]
         lines.append(f"| {name}, f alone, µs | {' | '.join(cells)} |")
+    for name in found[sizes[0]]["calls_ms"]:
+        cells = [f"{found[size]['calls_ms'][name]:.2f}" for size in sizes]
+        lines.append(f"| a call of JAX, {name}, Anderson, ms | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
