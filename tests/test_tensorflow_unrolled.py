@@ -179,6 +179,31 @@ def test_recomputation_keeps_no_evaluation() -> None:
     assert alive <= 1
 
 
+@pytest.mark.parametrize("persistent", [False, True])
+def test_segments_share_what_is_traced(persistent: bool) -> None:
+    """f is searched, run and run under a tape, once each; one loop keeps what its steps compute."""
+    evaluations = []
+
+    def slope(theta: Any) -> Any:
+        def f(z: Any) -> Any:
+            evaluations.append(z)
+            return 0.9 * tf.sin(z) + theta
+
+        with tf.GradientTape(persistent=persistent) as tape:
+            tape.watch(theta)
+            z = fpi.fixed_point(
+                f, tf.zeros(4, tf.float64), adjoint=fpi.Unrolled(checkpoint=2),
+                solver=fpi.Picard(), max_steps=9, on_failure="ignore",
+            ).value  # fmt: skip
+        return tape.gradient(z, theta)
+
+    run = tf.function(slope, autograph=False).get_concrete_function(tf.constant(BIAS))
+    library = run.graph.as_graph_def().library.function
+    keeping = [g for g in library if any(n.op == "TensorListPushBack" for n in g.node_def)]
+    assert len(evaluations) <= 3
+    assert len(keeping) == 1
+
+
 def test_a_map_that_opens_a_tape_under_a_tape() -> None:
     """An energy's gradient step: z* = θ/2 minimises z² − θ z."""
     theta = tf.constant(BIAS)
