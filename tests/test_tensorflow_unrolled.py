@@ -10,7 +10,7 @@ pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 import tensorflow as _tensorflow
 
 import fpicore_tensorflow as fpi
-from fpicore import InputError
+from fpicore import InputError, MapError
 
 tf: Any = _tensorflow  # its modules load lazily, so that type checkers do not see them
 pytestmark = pytest.mark.framework("tensorflow")
@@ -202,6 +202,39 @@ def test_segments_share_what_is_traced(persistent: bool) -> None:
     keeping = [g for g in library if any(n.op == "TensorListPushBack" for n in g.node_def)]
     assert len(evaluations) <= 3
     assert len(keeping) == 1
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_variable_written_to_before_a_graph_recomputes(written: bool) -> None:
+    """A graph cannot raise: NaN."""
+    bias = tf.Variable(BIAS)
+
+    def slope(theta: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            z = fpi.fixed_point(
+                lambda z: 0.9 * tf.sin(z) * theta + bias, tf.zeros(4, tf.float64),
+                adjoint=fpi.Unrolled(checkpoint=2), solver=fpi.Picard(), max_steps=3,
+                on_failure="ignore",
+            ).value  # fmt: skip
+        if written:
+            bias.assign(2.0 * bias)
+        return tape.gradient(z, theta)
+
+    found = compiled(slope, "graph")(tf.constant(SCALE))
+    assert np.isnan(found).all() == written
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_recomputation_of_a_map_that_draws_is_refused(mode: str) -> None:
+    def run() -> Any:
+        return fpi.fixed_point(
+            lambda z: 0.5 * z + tf.random.normal((2,)), tf.ones(2),
+            adjoint=fpi.Unrolled(checkpoint=2), max_steps=4,
+        ).value  # fmt: skip
+
+    with pytest.raises(MapError, match="draws random numbers"):
+        compiled(run, mode)()
 
 
 def test_a_map_that_opens_a_tape_under_a_tape() -> None:

@@ -15,8 +15,9 @@ import tensorflow as tf
 from fpicore import InputError, Iteration, Leaves, Ops, Process
 
 from ._autodiff import constants, refuse_forward_mode
+from ._evaluation import steady
 from ._ops import TensorFlowRecordedOps
-from ._orders import check_same
+from ._orders import check_same, spoilt_if_changed
 from ._sources import (
     Map,
     Sources,
@@ -64,24 +65,32 @@ class _Passes:
     def forward(self, *inputs: Any) -> Leaves:
         """The leaves one segment later, for leaves and sources; constant, as far as tapes see."""
         ops = _UnseenOps(self.ops.batch_ndim, self.ops.eps, self.ops.dtype)
-        size = len(tf.nest.flatten(self.carry))
-        start = tuple(map(tf.stop_gradient, inputs[:size]))
+        start = tuple(map(tf.stop_gradient, inputs[: self.size]))
         return constants(self._run(ops, start, _cut_off(self.f)), inputs)
 
-    def back(self, start: Leaves, v: Leaves, ran: Leaves | None = None) -> Leaves:
+    def back(self, inputs: Leaves, v: Leaves, ran: Leaves | None = None) -> Leaves:
         """The cotangents of the smooth leaves and of the sources, for those of the former.
 
-        ``ran``: what the forward pass gave, where it can be compared.
+        ``ran``: what the forward pass gave, which is compared in eager mode. A graph would hand it
+        to its derivative and ask for a gradient of it: there, variables are compared instead.
         """
         # Copies, as one tensor may be two leaves, or captured by f, and is told apart here.
-        start = tuple(map(tf.identity, start))
+        start = tuple(map(tf.identity, inputs[: self.size]))
         wanted = [*self.smooth(start), *self.sources.watched]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(wanted)
             out = self._run(self.ops, start, self.f)
+        found = gradient(tape, self.smooth(out), wanted, v)
         if ran is not None:
             check_same(out, ran)
-        return gradient(tape, self.smooth(out), wanted, v)
+            return found
+        now = [variable.read_value() for variable in self.sources.variables]
+        return spoilt_if_changed(found, tuple(now), inputs[len(inputs) - len(now) :])
+
+    @property
+    def size(self) -> int:
+        """How many leaves there are."""
+        return len(tf.nest.flatten(self.carry))
 
     def smooth(self, leaves: Leaves) -> Leaves:
         """Those that have a derivative."""
@@ -107,7 +116,7 @@ def iterate_in_segments(
     refuse_forward_mode((*z, *sources.values()))
     count = -(-iteration.limit // length)
     carry = iteration.start(ops, z, budget=budget)
-    passes = _Passes(ops, _Segment(iteration, length), f, sources, carry)
+    passes = _Passes(ops, _Segment(iteration, length), steady(f), sources, carry)
     if sources.watched and not tf.executing_eagerly():
         # TensorFlow fails to differentiate a loop within another one by what it captures.
         forward, back = _traced_once(passes.forward), _traced_once(passes.back)
@@ -132,9 +141,8 @@ def _advance(passes: _Passes, forward: Any, back: Any, carry: Any) -> Any:
     def advance(*inputs: Any) -> Any:
         def pull_back(*v: Any, variables: Any = None) -> Any:
             check_tapes_record()
-            # A graph would hand it to its derivative, and ask for a gradient of it in its turn.
-            seen = ran if tf.executing_eagerly() else None
-            found = iter(back(inputs[: len(leaves)], passes.smooth(v), seen))
+            compared = ran if tf.executing_eagerly() else None
+            found = iter(back(inputs, passes.smooth(v), compared))
             full = [next(found) if has_derivative(leaf) else None for leaf in leaves]
             full = [*full, *found]
             # Variables are among the inputs, as values; TensorFlow asks for those it saw as well.
