@@ -10,7 +10,7 @@ pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 import tensorflow as _tensorflow
 
 import fpicore_tensorflow as fpi
-from fpicore import InputError
+from fpicore import InputError, MapError
 
 tf: Any = _tensorflow  # its modules load lazily, so that type checkers do not see them
 pytestmark = pytest.mark.framework("tensorflow")
@@ -177,6 +177,64 @@ def test_recomputation_keeps_no_evaluation() -> None:
     seen, alive = kept_evaluations(fpi.Unrolled(checkpoint=4), 16)
     assert seen >= 17  # and one trace
     assert alive <= 1
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_segments_share_what_is_traced(persistent: bool) -> None:
+    """f is searched, run and run under a tape, once each; one loop keeps what its steps compute."""
+    evaluations = []
+
+    def slope(theta: Any) -> Any:
+        def f(z: Any) -> Any:
+            evaluations.append(z)
+            return 0.9 * tf.sin(z) + theta
+
+        with tf.GradientTape(persistent=persistent) as tape:
+            tape.watch(theta)
+            z = fpi.fixed_point(
+                f, tf.zeros(4, tf.float64), adjoint=fpi.Unrolled(checkpoint=2),
+                solver=fpi.Picard(), max_steps=9, on_failure="ignore",
+            ).value  # fmt: skip
+        return tape.gradient(z, theta)
+
+    run = tf.function(slope, autograph=False).get_concrete_function(tf.constant(BIAS))
+    library = run.graph.as_graph_def().library.function
+    keeping = [g for g in library if any(n.op == "TensorListPushBack" for n in g.node_def)]
+    assert len(evaluations) <= 3
+    assert len(keeping) == 1
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_variable_written_to_before_a_graph_recomputes(written: bool) -> None:
+    """A graph cannot raise: NaN."""
+    bias = tf.Variable(BIAS)
+
+    def slope(theta: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            z = fpi.fixed_point(
+                lambda z: 0.9 * tf.sin(z) * theta + bias, tf.zeros(4, tf.float64),
+                adjoint=fpi.Unrolled(checkpoint=2), solver=fpi.Picard(), max_steps=3,
+                on_failure="ignore",
+            ).value  # fmt: skip
+        if written:
+            bias.assign(2.0 * bias)
+        return tape.gradient(z, theta)
+
+    found = compiled(slope, "graph")(tf.constant(SCALE))
+    assert np.isnan(found).all() == written
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_recomputation_of_a_map_that_draws_is_refused(mode: str) -> None:
+    def run() -> Any:
+        return fpi.fixed_point(
+            lambda z: 0.5 * z + tf.random.normal((2,)), tf.ones(2),
+            adjoint=fpi.Unrolled(checkpoint=2), max_steps=4,
+        ).value  # fmt: skip
+
+    with pytest.raises(MapError, match="draws random numbers"):
+        compiled(run, mode)()
 
 
 def test_a_map_that_opens_a_tape_under_a_tape() -> None:

@@ -74,7 +74,7 @@ def node(solve: Solve, order: int, value: Leaves, outputs: Leaves, inputs: Leave
             g = guard(order - 1, order, linear_solve(solve, v, False), leaves)
             return (*g, *[a - b for a, b in zip(v, g, strict=True)])
 
-        return tuple(constant(leaf, leaves) for leaf in value), pull_back
+        return constants(value, leaves), pull_back
 
     return identity(*outputs, *inputs)
 
@@ -87,15 +87,15 @@ def exact_node(function: ImplicitFunction, outputs: Leaves) -> Leaves:
         def pull_back(*v: Any) -> Any:
             return (*function.constant_solve(v, False), *function.correction(v))
 
-        return tuple(constant(leaf, leaves) for leaf in function.value), pull_back
+        return constants(function.value, leaves), pull_back
 
     return identity(*outputs, *function.sources.values())
 
 
-def constant(leaf: Any, inputs: Leaves) -> Any:
-    """The leaf, with an error for a gradient with respect to any of the inputs.
+def constants(leaves: Leaves, inputs: Leaves) -> Leaves:
+    """The leaves, with an error for a gradient with respect to any of the inputs.
 
-    The custom gradient stands in front of it. Where TensorFlow loses that on the way, as when
+    The custom gradient stands in front of them. Where TensorFlow loses that on the way, as when
     tf.vectorized_map rewrites the graph, the derivative would be zero without a word. A tape of
     a graph passes by an operation that does not depend on anything it watches: hence the inputs,
     an entry of each, in a place that is never read.
@@ -105,9 +105,19 @@ def constant(leaf: Any, inputs: Leaves) -> Any:
         "tape into the mapped function, or pass the batch to fixed_point with batch_ndim=1"
     )
     heads = [tf.reshape(x, [-1])[:1] for x in inputs if has_derivative(x)]
-    unread = sum([tf.cast(tf.reduce_sum(tf.math.real(x)), leaf.dtype) for x in heads])
-    tied = tf.where(tf.ones_like(leaf, tf.bool), tf.stop_gradient(leaf), unread)
-    return tf.raw_ops.PreventGradient(input=tied, message=reason)
+    sums = [tf.reduce_sum(tf.math.real(x)) for x in heads]
+    dtypes = {leaf.dtype for leaf in leaves if has_derivative(leaf)}
+    # Once for all leaves: the graph of each on its own would grow with leaves times inputs.
+    unread = {dtype: sum([tf.cast(x, dtype) for x in sums]) for dtype in dtypes}
+
+    def tied(leaf: Any) -> Any:
+        if not has_derivative(leaf):
+            return leaf
+        plain = tf.stop_gradient(leaf)
+        tied = tf.where(tf.ones_like(leaf, tf.bool), plain, unread[leaf.dtype])
+        return tf.raw_ops.PreventGradient(input=tied, message=reason)
+
+    return tuple(map(tied, leaves))
 
 
 def guard(depth: int, order: int, tensors: Leaves, anchors: Leaves) -> Leaves:

@@ -14,8 +14,10 @@ import tensorflow as tf
 
 from fpicore import InputError, Iteration, Leaves, Ops, Process
 
-from ._autodiff import constant, refuse_forward_mode
-from ._orders import check_same
+from ._autodiff import constants, refuse_forward_mode
+from ._evaluation import steady
+from ._ops import TensorFlowRecordedOps
+from ._orders import check_same, spoilt_if_changed
 from ._sources import (
     Map,
     Sources,
@@ -24,6 +26,7 @@ from ._sources import (
     has_derivative,
     sources_if_traceable,
 )
+from ._tapes import unseen
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,63 @@ class _Segment:
         return self.iteration.update(ops, carry, f)
 
 
+class _UnseenOps(TensorFlowRecordedOps):
+    """For the loops of the forward pass, which tapes do not follow though they see f within."""
+
+    _control = staticmethod(unseen)
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """One segment, forward and back, as functions of tensors; f captures what it captures."""
+
+    ops: Any
+    segment: Process
+    f: Map
+    sources: Sources
+    carry: Any
+    """The structure that the leaves make."""
+
+    def forward(self, *inputs: Any) -> Leaves:
+        """The leaves one segment later, for leaves and sources; constant, as far as tapes see."""
+        ops = _UnseenOps(self.ops.batch_ndim, self.ops.eps, self.ops.dtype)
+        start = tuple(map(tf.stop_gradient, inputs[: self.size]))
+        return constants(self._run(ops, start, _cut_off(self.f)), inputs)
+
+    def back(self, inputs: Leaves, v: Leaves, ran: Leaves | None = None) -> Leaves:
+        """The cotangents of the smooth leaves and of the sources, for those of the former.
+
+        ``ran``: what the forward pass gave, which is compared in eager mode. A graph would hand it
+        to its derivative and ask for a gradient of it: there, variables are compared instead.
+        """
+        # Copies, as one tensor may be two leaves, or captured by f, and is told apart here.
+        start = tuple(map(tf.identity, inputs[: self.size]))
+        wanted = [*self.smooth(start), *self.sources.watched]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(wanted)
+            out = self._run(self.ops, start, self.f)
+        found = gradient(tape, self.smooth(out), wanted, v)
+        if ran is not None:
+            check_same(out, ran)
+            return found
+        now = [variable.read_value() for variable in self.sources.variables]
+        return spoilt_if_changed(found, tuple(now), inputs[len(inputs) - len(now) :])
+
+    @property
+    def size(self) -> int:
+        """How many leaves there are."""
+        return len(tf.nest.flatten(self.carry))
+
+    def smooth(self, leaves: Leaves) -> Leaves:
+        """Those that have a derivative."""
+        kept = map(has_derivative, tf.nest.flatten(self.carry))
+        return tuple(leaf for leaf, keep in zip(leaves, kept, strict=True) if keep)
+
+    def _run(self, ops: Any, leaves: Leaves, f: Map) -> Leaves:
+        carry = tf.nest.pack_sequence_as(self.carry, list(leaves))
+        return tuple(tf.nest.flatten(ops.loop(f, self.segment, carry)))
+
+
 def iterate_in_segments(
     ops: Any, iteration: Iteration, f: Map, z: Leaves, length: int, budget: Any
 ) -> Any:
@@ -54,16 +114,18 @@ def iterate_in_segments(
             "instance; use Unrolled() or Implicit()"
         )
     refuse_forward_mode((*z, *sources.values()))
-    segment, count = _Segment(iteration, length), -(-iteration.limit // length)
+    count = -(-iteration.limit // length)
     carry = iteration.start(ops, z, budget=budget)
+    passes = _Passes(ops, _Segment(iteration, length), steady(f), sources, carry)
     if sources.watched and not tf.executing_eagerly():
         # TensorFlow fails to differentiate a loop within another one by what it captures.
+        forward, back = _traced_once(passes.forward), _traced_once(passes.back)
         for _ in range(count):
-            carry = _advance(ops, segment, f, sources, carry)
+            carry = _advance(passes, forward, back, carry)
         return iteration.end(ops, carry)
     (carry,) = tf.while_loop(
         lambda carry: iteration.active(ops, carry),
-        lambda carry: (_advance(ops, segment, f, sources, carry),),
+        lambda carry: (_advance(passes, passes.forward, passes.back, carry),),
         (carry,),
         parallel_iterations=1,
         maximum_iterations=count,
@@ -71,36 +133,34 @@ def iterate_in_segments(
     return iteration.end(ops, carry)
 
 
-def _advance(ops: Any, segment: Process, f: Map, sources: Sources, carry: Any) -> Any:
+def _advance(passes: _Passes, forward: Any, back: Any, carry: Any) -> Any:
     """The carry one segment later."""
     leaves = tf.nest.flatten(carry)
-    smooth = [i for i, leaf in enumerate(leaves) if has_derivative(leaf)]
-
-    def run(leaves: Any, f: Map) -> Leaves:
-        return tuple(tf.nest.flatten(ops.loop(f, segment, tf.nest.pack_sequence_as(carry, leaves))))
 
     @tf.custom_gradient
     def advance(*inputs: Any) -> Any:
         def pull_back(*v: Any, variables: Any = None) -> Any:
             check_tapes_record()
-            # Copies, as one tensor may be two leaves, or captured by f, and is told apart here.
-            start = tuple(map(tf.identity, inputs[: len(leaves)]))
-            wanted = [start[i] for i in smooth] + sources.watched
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(wanted)
-                out = run(start, f)
-            check_same(out, ran)
-            found = gradient(tape, [out[i] for i in smooth], wanted, tuple(v[i] for i in smooth))
-            full: list[Any] = [None] * len(inputs)
-            for i, g in zip([*smooth, *range(len(leaves), len(inputs))], found, strict=True):
-                full[i] = g
+            compared = ran if tf.executing_eagerly() else None
+            found = iter(back(inputs, passes.smooth(v), compared))
+            full = [next(found) if has_derivative(leaf) else None for leaf in leaves]
+            full = [*full, *found]
             # Variables are among the inputs, as values; TensorFlow asks for those it saw as well.
             return full if variables is None else (full, [None] * len(variables))
 
-        ran = run(tuple(map(tf.stop_gradient, inputs[: len(leaves)])), _cut_off(f))
-        return tuple(constant(x, inputs) if has_derivative(x) else x for x in ran), pull_back
+        ran = unseen(forward, *inputs)
+        return ran, pull_back
 
-    return tf.nest.pack_sequence_as(carry, list(advance(*leaves, *sources.values())))
+    found = advance(*leaves, *passes.sources.values())
+    return tf.nest.pack_sequence_as(carry, list(found))
+
+
+def _traced_once(function: Callable[..., Leaves]) -> Callable[..., Leaves]:
+    """The function of a graph that all segments call, each of which would be a loop in it.
+
+    Were they put in place of the calls, the optimiser of graphs would go through all of them.
+    """
+    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
 
 def _cut_off(f: Map) -> Callable[[Leaves], Leaves]:

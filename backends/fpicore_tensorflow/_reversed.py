@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from fpicore import InputError, Iteration, Leaves, Results, Stats, outcome
 
-from ._autodiff import constant, guard, refuse_forward_mode
+from ._autodiff import constants, guard, refuse_forward_mode
 from ._evaluation import steady
 from ._sources import Map, Sources, check_tapes_record, gradient, sources_if_traceable
 
@@ -41,7 +41,7 @@ def reversed_solve(
             # Variables are among the inputs, as values; TensorFlow asks for those it saw as well.
             return found if variables is None else (found, [None] * len(variables))
 
-        return tuple(constant(leaf, inputs) for leaf in z), pull_back
+        return constants(z, inputs), pull_back
 
     return reverse(*start, *sources.values()), results, stats
 
