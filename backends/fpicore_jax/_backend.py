@@ -1,6 +1,6 @@
 """JAX as fpicore's entry sees it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ from fpicore import (
     Stats,
 )
 
-from ._autodiff import Closed, attach, close
+from ._autodiff import attach, close
 from ._jacobian import JaxLinear
 from ._known import Map, Program
 from ._lanes import staged
@@ -52,21 +52,19 @@ def _iterated(
 _iterate = Program(_iterated, hashable=3)
 
 
-def _packed(
-    problem: Problem, iteration: Iteration, adjoint: AbstractPullBack
-) -> tuple[Closed, Leaves, Packing | None]:
-    """The map and its start, of one leaf where a packing pays."""
-    closed, leaves = close(problem.map, problem.leaves), problem.leaves
-    given = lax.stop_gradient((leaves, closed.constants))
-    if not staged((given, problem.budget)) or on_mesh(*jax.tree.leaves(given)):
-        return closed, leaves, None
-    if len({jax.typeof(leaf).weak_type for leaf in leaves}) > 1:  # each keeps its own
-        return closed, leaves, None
-    packing = fpicore.packing(JaxJoints(), leaves, problem.batch_ndim, iteration, adjoint)
-    if packing is None:
-        return closed, leaves, None
-    leaves = packing.pack(leaves)
-    return close(partial(packing.around(closed.f), closed.constants), leaves), leaves, packing
+def _still(arrays: Iterable[Any]) -> Leaves:
+    """Without derivatives; what is not traced has none, and is spared the detour."""
+    return tuple([lax.stop_gradient(x) if isinstance(x, Tracer) else x for x in arrays])
+
+
+def _packing(
+    problem: Problem, given: Leaves, iteration: Iteration, adjoint: AbstractPullBack
+) -> Packing | None:
+    """Where the loop is staged, on no mesh, and all leaves have one kind of type."""
+    weak = {jax.typeof(leaf).weak_type for leaf in problem.leaves}  # each would keep its own
+    if not staged((given, problem.budget)) or on_mesh(*given) or len(weak) > 1:
+        return None
+    return fpicore.packing(JaxJoints(), problem.leaves, problem.batch_ndim, iteration, adjoint)
 
 
 def _check_array(leaf: Any, what: str) -> None:
@@ -117,17 +115,22 @@ class JaxBackend:
 
     def solve(self, problem: Problem, iteration: Iteration, adjoint: AbstractPullBack) -> Outcome:
         """Solve apart from any derivative, then attach it."""
-        (f, constants, axes), leaves, packing = _packed(problem, iteration, adjoint)
-        start = tuple(vary(lax.stop_gradient(leaf), axes) for leaf in leaves)
-        frozen = lax.stop_gradient(constants)
+        leaves = problem.leaves
+        f, constants, axes = close(problem.map, leaves)
+        start, frozen = _still(leaves), _still(constants)
+        packing = _packing(problem, (*start, *frozen), iteration, adjoint)
+        if packing is not None:
+            leaves = packing.pack(leaves)
+            f, constants, axes = close(partial(packing.around(f), constants), leaves)
+            start, frozen = _still(leaves), _still(constants)
+        start = tuple(vary(leaf, axes) for leaf in start)
         traced = any(isinstance(x, Tracer) for x in (*start, *frozen, problem.budget))
         ops = self.ops(start, problem.batch_ndim, axes=axes)
         # What is concrete need not pass through the derivative that may be recorded around it.
         with nullcontext() if traced else eval_context():
             run = _iterate if iteration.silent else _iterate.plain
             z, results, stats, memory = run(f, iteration, ops, frozen, start, problem.budget)
-        if traced:
-            z, memory = lax.stop_gradient((z, memory))
+        z, memory = _still(z), jax.tree.map(lambda x: _still((x,))[0], memory)
         forward = adjoint.forward(iteration, memory)
         z = attach(f, z, constants, forward, adjoint, ops)
         if packing is not None:
