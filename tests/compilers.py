@@ -44,6 +44,11 @@ def forget() -> None:
         jax.clear_caches()
 
 
+def compilations(caplog: Any) -> list[str]:
+    """What JAX has said of programs that it compiled, under ``jax.log_compiles``."""
+    return [r.getMessage() for r in caplog.records if "XLA compilation" in r.getMessage()]
+
+
 def polish(framework: Any) -> Any:
     """An experiment's framework, with the optimiser: its training runs long enough to pay."""
     jax = getattr(framework, "_jax", None)

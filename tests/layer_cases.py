@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fpicore import Implicit
 from fpicore.verify.problem import Problem
 from fpicore.verify.reference import Reference, solve_reference
 from fpicore.verify.run import Functions
 
+from .problems import LEAN
+
 BATCH, INPUTS, FEATURES, HIDDEN = 3, 4, 3, 5
 RADIUS, STEP = 0.8, 0.4
-LEAN = Implicit(fallback=None)  # a loop less to compile
 OPTIONS: dict[str, Any] = {"rtol": 1e-12, "max_steps": 300, "adjoint": LEAN}
 CASES = ("FixedPoint", "FPINN", "FPIGD", "Equilibrium")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fpicore import Anderson, NewtonKrylov, Picard
+from fpicore import Anderson, Implicit, NewtonKrylov, Picard
 from fpicore._bind import SOLVER
 from fpicore.verify.problem import Problem
 from fpicore.verify.reference import Reference, solve_reference
@@ -23,6 +23,8 @@ SOLVERS = {
     "broyden": SOLVER,
     "newton_krylov": NewtonKrylov(restart=5),
 }
+LEAN = Implicit(fallback=None)
+"""For where the fallback is not the subject: half of the loops to trace and to compile."""
 EXPANSIVE = {"picard": "the spectral radius is above 1"}
 
 

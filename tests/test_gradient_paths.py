@@ -5,18 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fpicore import Implicit
-
 from .labs import Lab
-from .problems import SOLVERS
+from .problems import LEAN, SOLVERS
 
 pytestmark = pytest.mark.gradients
 THETA = np.array([0.7, -1.2])
 """z = θ − 1.5 z has z* = 0.4 θ."""
-
-
-LEAN = Implicit(fallback=None)
-"""What compiles fastest; two tests have the default, which brings a second solver."""
 
 
 def solve(lab: Lab, f: Any, z0: Any, *args: Any, adjoint: Any = LEAN, **options: Any) -> Any:

@@ -15,7 +15,7 @@ import jax.numpy as jnp  # noqa: E402
 import fpicore_jax as fpi  # noqa: E402
 from fpicore_jax._known import Map, Program  # noqa: E402
 
-from .compilers import forget  # noqa: E402
+from .compilers import compilations, forget  # noqa: E402
 
 pytestmark = pytest.mark.framework("jax")
 START = np.linspace(-1.0, 1.0, 6).reshape(2, 3)
@@ -99,8 +99,22 @@ def test_maps_that_look_alike_are_told_apart(name: str) -> None:
                 np.testing.assert_allclose(a, b, rtol=1e-9)
 
 
-def compilations(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if "XLA compilation" in r.getMessage()]
+@pytest.mark.parametrize("name", ["powers", "rules"])
+def test_second_derivatives_of_maps_that_look_alike(name: str) -> None:
+    """Reverse over reverse, which a jax.custom_vjp function has too."""
+    for f in ALIKE[name]:
+
+        def slope(shift: Any, f: Any = f) -> Any:
+            def loss(shift: Any) -> Any:
+                run = lambda z: f(z) + jnp.sin(shift)  # noqa: E731
+                return (fpi.fixed_point(run, jnp.asarray(START), **OPTIONS).value ** 2).sum()
+
+            return (jax.grad(loss)(shift) ** 2).sum()
+
+        run, shift = jax.grad(slope), jnp.asarray(SHIFT)
+        wanted = jax.jit(run)(shift)
+        for found in (run(shift), run(shift)):
+            np.testing.assert_allclose(found, wanted, rtol=1e-8)
 
 
 def test_number_that_is_counted_up_compiles_no_program_each_time(
@@ -174,7 +188,7 @@ def test_first_nan_is_found_where_jax_looks_for_it() -> None:
         fpi.fixed_point(lambda z: jnp.log(z - 1.0), jnp.zeros(3), solver=fpi.Picard())
 
 
-def test_strategy_that_is_not_hashable_and_map_unknown_run_as_they_are() -> None:
+def test_strategy_that_is_not_hashable_runs_as_it_is() -> None:
     program = Program(lambda known, strategy, x: (known is not None, len(strategy), x), hashable=2)
     known = Map(jax.make_jaxpr(lambda x: x)(1.0).jaxpr)
     assert program(known, [1, 2], 3.0) == (True, 2, 3.0)

@@ -14,7 +14,7 @@ from jax.test_util import check_grads  # noqa: E402
 import fpicore_jax as fpi  # noqa: E402
 
 from .compilers import forget  # noqa: E402
-from .problems import sine_derivative  # noqa: E402
+from .problems import LEAN, sine_derivative  # noqa: E402
 
 pytestmark = pytest.mark.framework("jax")
 
@@ -22,7 +22,6 @@ N = 3
 RANDOM = np.random.default_rng(21)
 MATRIX = 0.4 * RANDOM.standard_normal((N, N))
 THETA, WEIGHTS = RANDOM.standard_normal((2, N))
-LEAN = fpi.Implicit(fallback=None)
 OPTIONS: dict[str, Any] = {
     "solver": fpi.Picard(), "adjoint": LEAN, "rtol": 1e-13, "max_steps": 400,
 }  # fmt: skip

@@ -1,34 +1,19 @@
 """JAX on several devices: shard_map, sharded arrays under jit, pmap."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .devices import printed_by
+
 pytest.importorskip("jax", reason="jax is not installed")
 pytestmark = pytest.mark.framework("jax")
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def outcome() -> dict[str, Any]:
     """What `jax_devices` printed; one process for all tests, as devices are set at the start."""
-    paths = [str(ROOT), str(ROOT / "backends"), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.jax_devices"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return printed_by("tests.jax_devices", JAX_PLATFORMS="cpu")
 
 
 CASES = ["anderson", "broyden", "reuse", "columns", "reversible", "unrolled", "pmap"]

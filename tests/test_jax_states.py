@@ -13,10 +13,10 @@ import jax.numpy as jnp  # noqa: E402
 import fpicore_jax as fpi  # noqa: E402
 
 from .compilers import forget  # noqa: E402
+from .problems import LEAN  # noqa: E402
 
 pytestmark = pytest.mark.framework("jax")
 RANDOM = np.random.default_rng(41)
-LEAN = fpi.Implicit(fallback=None)  # half of the loops to compile
 TIGHT: dict[str, Any] = {
     "solver": fpi.Picard(), "adjoint": LEAN, "rtol": 1e-13, "max_steps": 300,
 }  # fmt: skip

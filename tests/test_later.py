@@ -8,6 +8,7 @@ import pytest
 from fpicore import Broyden, DerivativeError, Implicit, Picard, Result, Unrolled
 
 from .labs import Lab
+from .problems import LEAN
 
 pytestmark = pytest.mark.gradients
 
@@ -15,7 +16,6 @@ RANDOM = np.random.default_rng(21)
 WEIGHTS = 0.3 * RANDOM.standard_normal((2, 3, 3))
 X = RANDOM.standard_normal(3)
 SCALES = (1.0, -0.7)
-LEAN = Implicit(fallback=None)  # with plain steps, what compiles fastest
 
 
 def layers(lab: Lab, adjoint: Any) -> Any:

@@ -5,16 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fpicore import DerivativeError, Implicit, InputError, MapError
+from fpicore import DerivativeError, InputError, MapError
 
 from .labs import Lab
-from .problems import symmetric
+from .problems import LEAN, symmetric
 
 RANDOM = np.random.default_rng(11)
 S = symmetric(RANDOM, np.linspace(0.3, 1.5, 4))
 B = RANDOM.standard_normal((3, 4))
 WEIGHTS = RANDOM.standard_normal((3, 4))
-LEAN = Implicit(fallback=None)  # a loop less to compile
 TIGHT: dict[str, Any] = {"rtol": 1e-12, "max_steps": 300, "batch_ndim": 1, "adjoint": LEAN}
 
 

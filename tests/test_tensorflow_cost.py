@@ -17,11 +17,12 @@ from tensorflow.python.eager import context  # pyright: ignore[reportMissingImpo
 
 import fpicore_tensorflow as fpi
 
+from .problems import LEAN
+
 tf: Any = _tensorflow  # its modules load lazily, so that type checkers do not see them
 pytestmark = pytest.mark.framework("tensorflow")
 
 WEIGHT = np.array([[0.3, -0.4], [0.2, 0.5]], np.float32)
-LEAN = fpi.Implicit(fallback=None)
 
 
 def solve(x: Any, adjoint: Any = LEAN) -> Any:

@@ -13,14 +13,13 @@ import tensorflow as _tensorflow
 import fpicore_tensorflow as fpi
 from fpicore import DerivativeError
 
-from .problems import sine_derivative
+from .problems import LEAN, sine_derivative
 
 tf: Any = _tensorflow  # its modules load lazily, so that type checkers do not see them
 pytestmark = pytest.mark.framework("tensorflow")
 
 THETA = np.array([0.4, -0.7])
 COMPILE = {"eager": None, "graph": {}, "xla": {"jit_compile": True}}
-LEAN = fpi.Implicit(fallback=None)  # half of the loops to trace
 TOLERANCE = {1: 1e-9, 2: 1e-8, 3: 1e-7}
 
 

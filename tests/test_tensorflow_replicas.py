@@ -1,40 +1,22 @@
 """TensorFlow on two virtual devices, by tf.distribute.MirroredStrategy: a solve, a Keras layer."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from .devices import printed_by
+
 pytest.importorskip("keras", reason="keras is not installed")
 pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 pytestmark = pytest.mark.framework("tensorflow")
-ROOT = Path(__file__).parent.parent
 START = np.array([[0.3, -0.4], [0.2, 0.5]])
 
 
 @pytest.fixture(scope="module")
 def outcome() -> dict[str, Any]:
     """What `tensorflow_devices` printed; one process for both tests, for TensorFlow's import."""
-    paths = [str(ROOT), str(ROOT / "backends"), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.tensorflow_devices"],
-        cwd=ROOT,
-        env={
-            **os.environ, "PYTHONPATH": os.pathsep.join(paths),
-            "KERAS_BACKEND": "tensorflow",
-        },
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-5000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return printed_by("tests.tensorflow_devices", KERAS_BACKEND="tensorflow")
 
 
 def test_two_replicas_agree_with_one(outcome: dict[str, Any]) -> None:
